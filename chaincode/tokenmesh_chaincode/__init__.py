@@ -1,0 +1,1 @@
+"""The bottom of tokenmesh: documents, and the rules of the token economy."""

@@ -1,0 +1,1 @@
+"""tokenmesh: every service has a wallet, and a call costs tokens."""

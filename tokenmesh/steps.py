@@ -1,0 +1,92 @@
+"""Code that waits without knowing how: generators that yield what they wait for.
+
+Provider, consumer and treasury are written once, as *steps*: generators that yield a
+:class:`concurrent.futures.Future`, a :class:`Sleep` or (consumer only) a ``Send``, and are sent the result.
+A driver at the edge decides what waiting means: :func:`run` blocks the thread, :func:`arun` awaits, a
+simulator turns a virtual clock. So sync and async code run the very same lines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Generator
+from concurrent.futures import Future
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+T = TypeVar("T")
+
+
+class Sleep(NamedTuple):
+    """An effect: go on after so many seconds."""
+
+    seconds: float
+
+
+Steps: TypeAlias = Generator[Any, Any, T]
+
+
+def wait(value: T | Future[T]) -> Steps[T]:
+    """Give ``value``, waiting for it first if it is a future (``x = yield from wait(journal.find(...))``)."""
+    if isinstance(value, Future):
+        if value.done():
+            return value.result()
+        result: T = yield value
+        return result
+    return value
+
+
+def run(steps: Steps[T]) -> T:
+    """Drive ``steps`` by blocking this thread."""
+    error: BaseException | None = None
+    result: Any = None
+    while True:
+        try:
+            effect = steps.send(result) if error is None else steps.throw(error)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+        error = None
+        try:
+            result = _block(effect)
+        except Exception as caught:
+            error, result = caught, None
+
+
+async def arun(steps: Steps[T]) -> T:
+    """Drive ``steps`` by awaiting; the event loop stays free. A cancelled wait closes the steps."""
+    error: BaseException | None = None
+    result: Any = None
+    try:
+        while True:
+            try:
+                effect = steps.send(result) if error is None else steps.throw(error)
+            except StopIteration as stop:
+                return stop.value  # type: ignore[no-any-return]
+            error = None
+            try:
+                result = await _await(effect)
+            except Exception as caught:
+                error, result = caught, None
+    finally:
+        steps.close()
+
+
+def _block(effect: Any) -> Any:
+    if isinstance(effect, Sleep):
+        time.sleep(effect.seconds)
+        return None
+    return _future(effect).result()
+
+
+async def _await(effect: Any) -> Any:
+    if isinstance(effect, Sleep):
+        await asyncio.sleep(effect.seconds)
+        return None
+    # Shielded: a cancelled request must not cancel what other callers wait for too.
+    return await asyncio.shield(asyncio.wrap_future(_future(effect)))
+
+
+def _future(effect: Any) -> Future[Any]:
+    if not isinstance(effect, Future):
+        raise TypeError(f"this driver waits for futures and sleeps, not for {type(effect).__name__}")
+    return effect
