@@ -1,0 +1,56 @@
+# The commands of this repository. `make demo` and `make test` do all the set-up themselves.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+SOURCES := tokenmesh chaincode tests benchmarks examples docs
+
+.PHONY: help demo test check format bench clean
+
+help: ## Show the commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/.demo ## Run a shop of ten services that pay each other, with trouble made on purpose
+	@$(BIN)/tokenmesh demo $(ARGS)
+
+test: check ## Check everything: format, lint, types, layers, tests
+	@echo "tests: about 4 minutes on two cores (the most of it: real processes killed and restarted)"
+	@rm -f .coverage .coverage.*
+	@$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report= $(ARGS)
+	@$(BIN)/coverage report --format=total | sed 's/^/coverage, percent: /'
+
+check: $(VENV)/.dev ## Format, lint, types and layers, without the tests
+	@echo "format"; $(BIN)/ruff format --check --quiet $(SOURCES)
+	@echo "lint"; $(BIN)/ruff check --quiet $(SOURCES)
+	@echo "types"; $(BIN)/mypy --no-error-summary tokenmesh chaincode/tokenmesh_chaincode
+	@echo "layers"; $(BIN)/lint-imports --no-logo > $(VENV)/layers.txt || { cat $(VENV)/layers.txt; exit 1; }
+
+format: $(VENV)/.dev ## Format the code, mend what lint can mend
+	@$(BIN)/ruff check --quiet --fix $(SOURCES); $(BIN)/ruff format --quiet $(SOURCES)
+
+bench: $(VENV)/.dev ## Measure the hot path and the embedded ledger on this machine
+	@$(BIN)/python benchmarks/hot_path.py
+	@$(BIN)/python benchmarks/embedded_ledger.py
+
+clean: ## Remove the environment and everything made here
+	rm -rf $(VENV) build dist *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+# The environment. Made again when the metadata changes; at once otherwise.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "tokenmesh needs Python 3.11 or newer; name one: make PYTHON=/path/to/python3.11 ..."; exit 2; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+		{ [ "$$(id -u)" = 0 ] && echo "installing Debian's python3-venv" && \
+		  apt-get update -qq && apt-get install -qq -y python3-venv >/dev/null; } || \
+		{ echo "this Python cannot make environments: install Debian's python3-venv"; exit 2; }
+	@echo "making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	@echo "installing tokenmesh and what the demo needs into $(VENV) (about half a minute)"
+	@$(PIP) -e '.[demo]' && touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	@echo "installing tokenmesh and what the tests need into $(VENV) (about a minute)"
+	@$(PIP) -e '.[dev]' && touch $@ $(VENV)/.demo
