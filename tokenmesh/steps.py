@@ -12,7 +12,8 @@ import asyncio
 import time
 from collections.abc import Generator
 from concurrent.futures import Future
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -38,35 +39,31 @@ def wait(value: T | Future[T]) -> Steps[T]:
 
 def run(steps: Steps[T]) -> T:
     """Drive ``steps`` by blocking this thread."""
-    error: BaseException | None = None
-    result: Any = None
+    advance = steps.__next__
     while True:
         try:
-            effect = steps.send(result) if error is None else steps.throw(error)
+            effect = advance()
         except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
-        error = None
+            return cast("T", stop.value)
         try:
-            result = _block(effect)
-        except Exception as caught:
-            error, result = caught, None
+            advance = partial(steps.send, _block(effect))
+        except Exception as error:
+            advance = partial(steps.throw, error)
 
 
 async def arun(steps: Steps[T]) -> T:
     """Drive ``steps`` by awaiting; the event loop stays free. A cancelled wait closes the steps."""
-    error: BaseException | None = None
-    result: Any = None
+    advance = steps.__next__
     try:
         while True:
             try:
-                effect = steps.send(result) if error is None else steps.throw(error)
+                effect = advance()
             except StopIteration as stop:
-                return stop.value  # type: ignore[no-any-return]
-            error = None
+                return cast("T", stop.value)
             try:
-                result = await _await(effect)
-            except Exception as caught:
-                error, result = caught, None
+                advance = partial(steps.send, await _await(effect))
+            except Exception as error:
+                advance = partial(steps.throw, error)
     finally:
         steps.close()
 

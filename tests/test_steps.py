@@ -1,0 +1,97 @@
+"""Steps: the same generator, driven by blocking and by awaiting."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from tokenmesh.steps import Sleep, Steps, arun, run, wait
+
+DRIVERS = [run, lambda steps: asyncio.run(arun(steps))]
+
+
+def later(value: Any = None, error: Exception | None = None) -> Future[Any]:
+    """A future that another thread answers, after the driver has begun to wait for it."""
+    future: Future[Any] = Future()
+    answer = (lambda: future.set_exception(error)) if error else (lambda: future.set_result(value))
+    threading.Timer(0.01, answer).start()
+    return future
+
+
+@pytest.mark.parametrize("drive", DRIVERS, ids=["run", "arun"])
+class TestDrivers:
+    def test_results_of_futures_are_sent_in(self, drive: Any) -> None:
+        """A step gets what it waited for, and its own return value comes out."""
+
+        def steps() -> Steps[int]:
+            yield Sleep(0)
+            return (yield later(20)) + (yield from wait(later(21))) + (yield from wait(1))
+
+        assert drive(steps()) == 42
+
+    def test_errors_of_futures_are_thrown_in(self, drive: Any) -> None:
+        """A step can catch what went wrong with what it waited for, and go on."""
+
+        def steps() -> Steps[str]:
+            try:
+                yield later(error=LookupError("gone"))
+            except LookupError as error:
+                return str(error)
+            raise AssertionError("the error did not arrive")
+
+        assert drive(steps()) == "gone"
+
+    def test_errors_of_steps_come_out(self, drive: Any) -> None:
+        def steps() -> Steps[None]:
+            yield later()
+            raise ValueError("mine")
+
+        with pytest.raises(ValueError, match="mine"):
+            drive(steps())
+
+    def test_an_unknown_effect_is_an_error_of_the_code(self, drive: Any) -> None:
+        def steps() -> Steps[None]:
+            yield "not an effect"
+
+        with pytest.raises(TypeError, match="not for str"):
+            drive(steps())
+
+
+def test_a_finished_future_is_not_waited_for() -> None:
+    """The warm path yields nothing at all: no hop through a driver."""
+    done: Future[int] = Future()
+    done.set_result(7)
+    steps = wait(done)
+    with pytest.raises(StopIteration) as stop:
+        next(steps)
+    assert stop.value.value == 7
+
+
+def test_a_cancelled_task_closes_its_steps_and_leaves_the_future_alone() -> None:
+    """Others may wait for the same future; the cancelled steps get to clean up."""
+    shared: Future[int] = Future()
+    closed = []
+
+    def steps() -> Steps[int]:
+        try:
+            return (yield shared)
+        finally:
+            closed.append(True)
+
+    async def main() -> None:
+        task = asyncio.create_task(arun(steps()))
+        other = asyncio.create_task(arun(wait(shared)))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        shared.set_result(5)
+        assert await other == 5
+
+    asyncio.run(main())
+    assert closed == [True]
