@@ -5,7 +5,7 @@
     ├── IdentityError               a key or certificate is missing, unreadable or does not fit
     ├── LedgerError
     │   ├── LedgerUnavailable       certainly nothing happened on the ledger; try again later
-    │   ├── LedgerBusy              too many operations wait already; nothing happened
+    │   │   └── LedgerBusy          too many operations wait already; nothing happened
     │   ├── LedgerOutcomeUnknown    sent, no answer: ask again with the same operation
     │   └── OperationRefused        the rules said no
     ├── JournalError                the journal cannot be read or written
