@@ -1,0 +1,47 @@
+"""The journal: a payee's durable record of claims, responses and what is still to settle."""
+
+from __future__ import annotations
+
+from tokenmesh.journal.base import (
+    HOLD,
+    AllowanceUsedUp,
+    Batch,
+    Claim,
+    Claimed,
+    ClaimResult,
+    Ended,
+    Item,
+    Journal,
+    JournalFull,
+    JournalStats,
+    Mismatch,
+    NewClaim,
+    Release,
+    Running,
+    SequenceUsed,
+    Skip,
+    StoredResponse,
+    binding,
+)
+
+__all__ = [
+    "HOLD",
+    "AllowanceUsedUp",
+    "Batch",
+    "Claim",
+    "ClaimResult",
+    "Claimed",
+    "Ended",
+    "Item",
+    "Journal",
+    "JournalFull",
+    "JournalStats",
+    "Mismatch",
+    "NewClaim",
+    "Release",
+    "Running",
+    "SequenceUsed",
+    "Skip",
+    "StoredResponse",
+    "binding",
+]
