@@ -4,8 +4,8 @@ A request goes through whole and its response is waited for; then, if the seeded
 connection is closed without it. That is the nastiest fault there is for a payment: the work was done, the
 payer does not know. While a service is down, callers get 502, as from any reverse proxy.
 
-The wire is also the demo's neutral witness. For each response it writes one line of JSON: who called whom
-under which contract, what came back, whether it was lost. The auditor compares these lines with the ledger.
+The wire is also the demo's neutral witness. For each response it writes one note: who called whom
+under which contract, what came back, whether it was lost. The auditor compares these notes with the ledger.
 
 It runs as a process of its own (``python -m tokenmesh.cli.demo.wire CONFIG``) and needs nothing but asyncio.
 """
@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import os
 import signal
 import sys
 import time
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tokenmesh.cli.demo.chance import seeded
+from tokenmesh.cli.demo.notes import Notes
 
 HEAD_BYTES_MAX = 64 * 1024
 BODY_BYTES_MAX = 16 * 1024 * 1024
@@ -138,7 +138,7 @@ def claims_of(token: str | None) -> dict[str, Any]:
 
 
 class Wire:
-    """All routes of one mesh. ``write`` gets one JSON line for each request that went through."""
+    """All routes of one mesh. ``write`` notes each request that went through."""
 
     def __init__(
         self,
@@ -146,7 +146,7 @@ class Wire:
         *,
         seed: int,
         loss: float,
-        write: Callable[[str], object],
+        write: Callable[..., object],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._routes = routes
@@ -221,29 +221,26 @@ class Wire:
         contract = claims_of(request.headers.get("token-contract"))
         receipt = response.headers.get("token-receipt") if response else None
         method, target = request.start.split(" ")[:2]
-        line = {
-            "t": round(began, 3),
-            "service": route.service,
-            "request": f"{method} {target.partition('?')[0]}",
-            "payer": contract.get("iss"),
-            "jti": contract.get("jti"),
-            "tok": contract.get("tok"),
-            "status": response.status if response else 502,
-            "ms": round((self._clock() - began) * 1000, 2),
-            "lost": lost,
-            "receipt": receipt,
-        }
-        self._write(json.dumps(line) + "\n")
+        self._write(
+            t=round(began, 3),
+            service=route.service,
+            request=f"{method} {target.partition('?')[0]}",
+            payer=contract.get("iss"),
+            jti=contract.get("jti"),
+            status=response.status if response else 502,
+            ms=round((self._clock() - began) * 1000, 2),
+            lost=lost,
+            receipt=receipt,
+        )
 
 
 async def run(config: dict[str, Any]) -> None:
     """Run until SIGTERM. ``config``: routes, seed, loss, and the file to write to."""
-    descriptor = os.open(config["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     wire = Wire(
         [Route(*route) for route in config["routes"]],
         seed=config["seed"],
         loss=config["loss"],
-        write=lambda line: os.write(descriptor, line.encode()),
+        write=Notes(Path(config["log"])).write,
     )
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
