@@ -13,7 +13,9 @@
     └── CallError                   a paying call did not end well; see ``spent``
         ├── NotSpent                certainly no tokens were spent
         │   ├── OfferTooHigh        the offer is above what the caller allows
-        │   ├── InsufficientFunds   the wallet cannot set the tokens aside
+        │   ├── InsufficientFunds   the wallet has too few tokens to set aside
+        │   ├── NotFunded           the rules refuse to set tokens aside: a frozen wallet, an unknown payee
+        │   ├── NotFundedYet        the ledger gave no answer, so no tokens are set aside
         │   ├── Refused             the payee refused the contract; ``problem`` says why
         │   └── Unreachable         the service could not be found or reached
         ├── Spent                   tokens were spent, but the caller has no usable response
@@ -121,6 +123,16 @@ class OfferTooHigh(NotSpent):
 
 class InsufficientFunds(NotSpent):
     """The wallet has too few tokens to set aside for this call."""
+
+
+class NotFunded(NotSpent):
+    """The rules refuse to set tokens aside for this payee; the message has their word for why."""
+
+
+class NotFundedYet(NotSpent):
+    """No tokens are set aside, as the ledger gave no answer in time."""
+
+    retryable = True
 
 
 class Refused(NotSpent):
