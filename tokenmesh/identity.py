@@ -43,6 +43,7 @@ BACKDATE_S = 300
 """A certificate is valid from a little before it was made: clocks of other processes may be behind."""
 RELOAD_INTERVAL_S = 1.0
 
+# Narrower than what the rules take: a name is also a host's name, and TOKENMESH_URL_NAME must lead back to it.
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _log = logging.getLogger(__name__)
 
@@ -283,6 +284,11 @@ def finish_rotation(home: Path | str, name: str) -> None:
 def wallet_path(home: Path | str, name: str) -> Path:
     """Where the identity of the wallet ``name`` lies."""
     return Path(home) / "wallets" / check_name(name) / "identity.pem"
+
+
+def certificate_end(certificate_pem: str) -> datetime:
+    """When a certificate (PEM) ends."""
+    return x509.load_pem_x509_certificate(certificate_pem.encode()).not_valid_after_utc
 
 
 def expiry_warning(name: str, not_after: datetime, now: float) -> str | None:
