@@ -43,7 +43,7 @@ BACKDATE_S = 300
 """A certificate is valid from a little before it was made: clocks of other processes may be behind."""
 RELOAD_INTERVAL_S = 1.0
 
-# Narrower than what the rules take: a name is also a host's name, and TOKENMESH_URL_NAME must lead back to it.
+# Narrower than what the rules take: a name is a host's name too, and TOKENMESH_URL_NAME must lead to it.
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _log = logging.getLogger(__name__)
 
