@@ -14,7 +14,7 @@ import time
 from collections.abc import Generator
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast, overload
 
 T = TypeVar("T")
 
@@ -36,6 +36,10 @@ class Within(NamedTuple):
 Steps: TypeAlias = Generator[Any, Any, T]
 
 
+@overload
+def wait(value: Future[T]) -> Steps[T]: ...
+@overload
+def wait(value: T | Future[T]) -> Steps[T]: ...
 def wait(value: T | Future[T]) -> Steps[T]:
     """Give ``value``, waiting for it first if it is a future (``x = yield from wait(journal.find(...))``)."""
     if isinstance(value, Future):
