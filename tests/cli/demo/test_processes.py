@@ -29,7 +29,7 @@ from pathlib import Path
 from tokenmesh.cli.demo.plan import Paths
 from tokenmesh.cli.demo.processes import Children
 home = Path(sys.argv[1])
-with Children(Paths(home).log) as children:
+with Children(home, Paths(home).log) as children:
     children.start("family", [sys.executable, "-S", "-c", sys.argv[2], str(home / "grandchild")], {})
     time.sleep(60)
 """
@@ -73,7 +73,7 @@ def check_until_it_fails(children: Children, seconds: float = 20) -> None:
 
 def test_a_killed_child_takes_its_workers_with_it(tmp_path: Path) -> None:
     """SIGKILL goes to the whole group, and the child can be started again with the same command."""
-    with Children(Paths(tmp_path).log) as children:
+    with Children(tmp_path, Paths(tmp_path).log) as children:
         first = start_family(children, tmp_path)
         children.kill("family")
         wait_until_gone(first)
@@ -88,7 +88,7 @@ def test_children_end_with_the_demo_whatever_ends_it(tmp_path: Path) -> None:
     """An exception such as Ctrl-C leaves no orphan."""
 
     def interrupted() -> None:
-        with Children(Paths(tmp_path).log) as children:
+        with Children(tmp_path, Paths(tmp_path).log) as children:
             start_family(children, tmp_path)
             raise KeyboardInterrupt
 
@@ -107,7 +107,7 @@ def test_children_end_even_if_the_demo_is_killed(tmp_path: Path) -> None:
 
 def test_a_child_that_fails_is_reported_with_its_log(tmp_path: Path) -> None:
     """The error names the child, its exit code and its last words."""
-    with Children(Paths(tmp_path).log) as children:
+    with Children(tmp_path, Paths(tmp_path).log) as children:
         children.start("cart", [sys.executable, "-S", "-c", "raise SystemExit('no such app')"], {})
         with pytest.raises(ChildFailed, match=r"(?s)cart ended with 1.*no such app"):
             check_until_it_fails(children)

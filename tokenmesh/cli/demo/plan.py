@@ -41,7 +41,7 @@ SERVICES = (
         200_000,
     ),
     Service("productcatalog", f"{_SHOP}.window:productcatalog", "gunicorn", (), 0),
-    Service("recommendation", f"{_SHOP}.window:recommendation", "gunicorn", ("productcatalog",), 150),
+    Service("recommendation", f"{_SHOP}.window:recommendation", "gunicorn", ("productcatalog",), 60),
     Service("ad", f"{_SHOP}.window:ad", "gunicorn", (), 0),
     Service("currency", f"{_SHOP}.till:currency", "gunicorn", (), 0, workers=2),
     Service("payment", f"{_SHOP}.till:payment", "gunicorn", (), 0),
@@ -117,6 +117,11 @@ class Paths(NamedTuple):
     def visits(self) -> Path:
         """What each shopper asked for and how long it took."""
         return self.home / "visits.jsonl"
+
+    @property
+    def door(self) -> Path:
+        """A file that the shoppers wait for: once it is there, the shop is open."""
+        return self.home / "open"
 
     def runs(self, service: str) -> Path:
         """Each run of a handler of this service, by contract: a record beside the journal."""

@@ -25,6 +25,7 @@ from tokenmesh.cli.demo.plan import Paths
 from tokenmesh.errors import CallError
 
 ORDER_TRIES_MAX = 4
+DOOR_POLL_S = 0.05
 THINK_S = (0.05, 0.25)
 CURRENCIES = ("CHF", "EUR", "GBP", "JPY", "USD")
 
@@ -113,7 +114,11 @@ class Shopper:
 
 
 async def main(seed: int, shoppers: int, seconds: float) -> None:
-    visits = Notes(Paths(Path(os.environ["TOKENMESH_HOME"])).visits)
+    """Wait for the door to open, then shop for so many seconds."""
+    paths = Paths(Path(os.environ["TOKENMESH_HOME"]))
+    visits = Notes(paths.visits)
+    while not paths.door.exists():  # noqa: ASYNC110 - another process opens it
+        await asyncio.sleep(DOOR_POLL_S)
     until = time.monotonic() + seconds
     async with asyncio.TaskGroup() as group:
         for number in range(1, shoppers + 1):

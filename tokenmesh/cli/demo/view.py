@@ -50,6 +50,11 @@ class View:
             # The loop redraws: a thread of rich's own would compete with ten services for two cores.
             self._live = Live(console=console, auto_refresh=False, transient=True)
 
+    @property
+    def watched(self) -> bool:
+        """Whether the table is drawn at all."""
+        return self._live is not None
+
     def __enter__(self) -> View:
         if self._live:
             self._live.start()
