@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 from rich.console import Console
@@ -45,6 +45,7 @@ NEEDED = ("fastapi", "flask", "gunicorn", "uvicorn")
 @click.pass_context
 def demo(
     ctx: click.Context,
+    *,
     seed: int,
     seconds: float,
     shoppers: int,
@@ -97,7 +98,7 @@ def _signals_as_interrupts() -> Iterator[None]:
         yield  # only the main thread may set handlers
         return
 
-    def interrupt(number: int, frame: Any) -> NoReturn:
+    def interrupt(*_: object) -> NoReturn:
         raise KeyboardInterrupt
 
     numbers = (signal.SIGTERM, signal.SIGHUP)

@@ -1,9 +1,9 @@
-"""The demo's own domain: an authority, a ledger with short times, a wallet for each service, and governance."""
+"""The demo's own domain: an authority, a ledger with short times, a wallet for each service, governance."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -52,7 +52,7 @@ class Economy:
         operations: list[tuple[str, dict[str, object]]] = []
         for name, granted in tokens.items():
             wallet = Wallet.create(self._home, name, self._authority, passphrase=_none)
-            record = {
+            record: dict[str, object] = {
                 "name": name,
                 "cert": wallet.certificate_pem,
                 "role": "service",
@@ -99,9 +99,9 @@ class Economy:
             self._asked[name] = self.ledger.balance(name)
         return self._known.get(name)
 
-    def verify(self) -> list[str]:
+    def verify(self, progress: Callable[[int, int], None]) -> list[str]:
         """What ``tokenmesh verify`` finds."""
-        report = verify_ledger(self._home / "ledger.db", lambda done, total: None)
+        report = verify_ledger(self._home / "ledger.db", progress)
         return [f"transaction {finding.tx_n}: {finding.code} {finding.text}" for finding in report.findings]
 
     def expire(self) -> int:

@@ -127,9 +127,9 @@ def _forged(ledger: Ledger, passages: Sequence[Passage]) -> list[str]:
     keys: dict[tuple[str, str], ec.EllipticCurvePublicKey] = {}
     for wallet in ledger.wallets().result():
         for certificate in wallet.certificates:
-            key = load_pem_x509_certificate(certificate.pem.encode()).public_key()
-            if isinstance(key, ec.EllipticCurvePublicKey):
-                keys[wallet.name, certificate.x5t] = key
+            public = load_pem_x509_certificate(certificate.pem.encode()).public_key()
+            if isinstance(public, ec.EllipticCurvePublicKey):
+                keys[wallet.name, certificate.x5t] = public
     forged = []
     for passage in {passage.receipt: passage for passage in passages if passage.receipt}.values():
         text = passage.receipt or ""

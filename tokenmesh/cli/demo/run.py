@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from http.client import HTTPConnection, HTTPException
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tokenmesh.cli.demo.auditor import audit
 from tokenmesh.cli.demo.chance import seeded
@@ -189,7 +189,7 @@ class Demo:
             passages=self._passages,
             offers=published(self._offers),
             minted=self._economy.minted,
-            verify_findings=self._economy.verify(),
+            verify_findings=self._economy.verify(self._replaying),
         )
         visits = [
             Visit(note["page"], note["ms"], note["outcome"]) for note in Reader(self._paths.visits).new()
@@ -205,6 +205,9 @@ class Demo:
             shopping_s=shopping_s,
             total_s=time.monotonic() - self._began,
         )
+
+    def _replaying(self, done: int, total: int) -> None:
+        self._phase(f"replaying the ledger: {done:,} of {total:,} transactions", 0.95)
 
     # What the scenes may do and see
 
