@@ -20,8 +20,8 @@ from tokenmesh.cli.demo.plan import Paths
 from tokenmesh.cli.demo.processes import ChildFailed
 from tokenmesh.cli.demo.run import Demo, Options
 from tokenmesh.cli.demo.view import View
+from tokenmesh.cli.desk import Fault
 from tokenmesh.cli.output import print_json
-from tokenmesh.cli.session import Fault
 
 NEEDED = ("fastapi", "flask", "gunicorn", "uvicorn")
 

@@ -8,18 +8,17 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from tokenmesh.cli.demo.plan import GOVERNANCE, SERVICES, SHOPPER, SHOPPER_TOKENS, policy
+from tokenmesh.cli.desk import Desk
 from tokenmesh.config import Settings
-from tokenmesh.errors import OperationRefused
 from tokenmesh.identity import CertificateAuthority, Wallet
 from tokenmesh.ledger import open_ledger
 from tokenmesh.ledger.base import Balance
 from tokenmesh.ledger.embedded import EmbeddedLedger
 from tokenmesh.ledger.verify import verify_ledger
-from tokenmesh_chaincode.documents import Operation, new_id, sign
+from tokenmesh_chaincode.documents import new_id
 from tokenmesh_chaincode.rules import default_policy
 
 SUPPLY = 1_000_000
-OPERATION_TTL_S = 60
 EXPIRE_MAX = 500
 
 
@@ -31,17 +30,18 @@ class Economy:
         authority = CertificateAuthority.create(home, passphrase=_none)
         self._home = home
         self._authority = authority
-        self._governance = Wallet.create(home, GOVERNANCE, authority, "governor", passphrase=_none)
+        wallet = Wallet.create(home, GOVERNANCE, authority, "governor", passphrase=_none)
         EmbeddedLedger.create(
             home / "ledger.db",
-            self._governance,
+            wallet,
             ca=[authority.certificate_pem],
-            governors={GOVERNANCE: self._governance.certificate_pem},
+            governors={GOVERNANCE: wallet.certificate_pem},
             policy=policy(default_policy()),
             nonce=new_id(),
         ).close()
-        self.ledger = open_ledger(Settings(home=home).ledger, self._governance)
-        self.do(("mint", {"tokens": SUPPLY}))
+        self.ledger = open_ledger(Settings(home=home).ledger, wallet)
+        self.governance = Desk(self.ledger, wallet, time.time)
+        self.governance.do("mint", {"tokens": SUPPLY})
         self.minted = self.ledger.supply().result().minted
         self._asked: dict[str, Future[Balance]] = {}
         self._known: dict[str, Balance] = {}
@@ -49,46 +49,12 @@ class Economy:
     def open_wallets(self, urls: Mapping[str, str]) -> None:
         """A wallet for each service, found at ``urls``, and one for the shoppers, each with its tokens."""
         tokens = {service.name: service.tokens for service in SERVICES} | {SHOPPER: SHOPPER_TOKENS}
-        operations: list[tuple[str, dict[str, object]]] = []
         for name, granted in tokens.items():
             wallet = Wallet.create(self._home, name, self._authority, passphrase=_none)
-            record: dict[str, object] = {
-                "name": name,
-                "cert": wallet.certificate_pem,
-                "role": "service",
-                "url": urls.get(name),
-            }
-            operations.append(("register", record))
+            record = {"name": name, "cert": wallet.certificate_pem, "role": "service", "url": urls.get(name)}
+            self.governance.do("register", record)
             if granted:
-                operations.append(("grant", {"to": name, "tokens": granted}))
-        self.do(*operations)
-
-    def do(self, *operations: tuple[str, Mapping[str, object]]) -> None:
-        """Have operations of governance done, in this order; :class:`OperationRefused` if one is not."""
-        now = int(time.time())
-        texts = [
-            sign(
-                Operation(
-                    self.ledger.domain,
-                    GOVERNANCE,
-                    new_id(),
-                    now,
-                    now + OPERATION_TTL_S,
-                    act,
-                    dict(argument),
-                ),
-                self._governance,
-            )
-            for act, argument in operations
-        ]
-        results = self.ledger.submit(texts).result()
-        for (act, _), result in zip(operations, results, strict=True):
-            if not result.outcome.ok:
-                raise OperationRefused(
-                    f"the ledger refused to {act}: {result.outcome.code} {result.outcome.detail}",
-                    code=result.outcome.code,
-                    detail=result.outcome.detail,
-                )
+                self.governance.do("grant", {"to": name, "tokens": granted})
 
     def balance(self, name: str) -> Balance | None:
         """The last balance that is known, without waiting for a newer one, which is asked for."""
@@ -108,7 +74,7 @@ class Economy:
         """Give back what is set aside and whose time is over; how many tokens are set aside still."""
         due = self.ledger.expirable(int(time.time()), EXPIRE_MAX).result()
         if any(due.values()):
-            self.do(("expire", due))
+            self.governance.do("expire", due)
         balances = [self.ledger.balance(wallet.name) for wallet in self.ledger.wallets().result()]
         return sum(balance.result().held + balance.result().allowed for balance in balances)
 

@@ -243,7 +243,7 @@ class Demo:
         return self._dry
 
     def govern(self, act: str, **argument: object) -> None:
-        self._economy.do((act, argument))
+        self._economy.governance.do(act, argument)
 
     # The loop
 
