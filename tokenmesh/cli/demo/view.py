@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 EVENTS_SHOWN = 12
+LINES_AROUND = 7
 PLAIN_STATUS_S = 5.0
 STATE_STYLES = {"up": "green", "starting": "yellow", "frozen": "blue", "dry": "magenta", "killed": "bold red"}
 
@@ -97,4 +98,6 @@ class View:
             table.add_row(row.name, row.served_by, state, balance, *figures)
         bar = Table.grid(expand=True, padding=(0, 1))
         bar.add_row(Text(self._headline, style="bold"), ProgressBar(total=1.0, completed=self._part))
-        return Group(bar, table, *self._events)
+        # What does not fit on the terminal would be cut off below, where the newest event stands.
+        room = max(1, self._console.size.height - len(self._rows) - LINES_AROUND)
+        return Group(bar, table, *list(self._events)[-room:])
