@@ -24,8 +24,9 @@ class CertificateError(ValueError):
 
 
 class CertificateInfo(NamedTuple):
-    """What the rules keep of a certificate. Times are Unix seconds, both inclusive."""
+    """What the rules keep of a certificate. ``pem`` holds nothing else; times are Unix seconds, inclusive."""
 
+    pem: str
     x5t: str
     name: str
     not_before: int
@@ -130,6 +131,7 @@ def check_certificate(cert_pem: str, ca_pems: Iterable[str], name: str, now: int
     ):
         raise CertificateError("no authority of this domain has issued the certificate")
     return CertificateInfo(
+        certificate.public_bytes(serialization.Encoding.PEM).decode("ascii"),
         thumbprint_of(certificate),
         common_name,
         _seconds(certificate.not_valid_before_utc),

@@ -106,6 +106,7 @@ _PATTERNS: Final = {
     "act": r"[a-z][a-z_]{0,31}",
 }
 _FORMS: Final = {form: re.compile(pattern) for form, pattern in _PATTERNS.items()}
+_is_id: Final = _FORMS["id"].fullmatch
 _FORM_OF: Final = {
     "dom": "dom",
     "iss": "name",
@@ -178,16 +179,16 @@ def parse_contract(text: str | bytes) -> Signed[Contract]:
         _check_all(claims, (*_CONTRACT_TEXTS, *_CONTRACT_NUMBERS))
     dom, iss, aud, op, htm, htu, dig, jti, via, tok, iat, exp = _contract_claims(claims)
     _check_times(iat, exp)
-    if via != "hold":
+    get = claims.get
+    lane, seq, tp = get("lane"), get("seq"), get("tp")
+    if via == "hold":
+        if "lane" in claims or "seq" in claims:
+            raise DocumentError("bad_claim", "lane and seq do not belong to a contract that a hold pays for")
+    elif type(lane) is not str or not _is_id(lane) or type(seq) is not int or not 0 <= seq <= SEQ_MAX:
         _check_all(claims, ("lane", "seq"))
-    elif "lane" in claims or "seq" in claims:
-        raise DocumentError("bad_claim", "lane and seq do not belong to a contract that a hold pays for")
     if "tp" in claims:
         _check(claims, "tp")
-    get = claims.get
-    body = Contract(
-        dom, iss, aud, op, htm, htu, dig, tok, jti, iat, exp, via, get("lane"), get("seq"), get("tp")
-    )
+    body = Contract(dom, iss, aud, op, htm, htu, dig, tok, jti, iat, exp, via, lane, seq, tp)
     return Signed(text, header, body, signing_input, signature)
 
 

@@ -216,7 +216,17 @@ def read_object(data: bytes, code: str) -> dict[str, Any]:
         raise DocumentError(code, "not JSON in UTF-8") from None
     if type(value) is not dict:
         raise DocumentError(code, "not a JSON object")
+    if b"\\u" in data:
+        _check_text(value, code)
     return value
+
+
+def _check_text(value: Any, code: str) -> None:
+    """Refuse half of a surrogate pair: an escape can spell one, and no UTF-8 can hold it."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise DocumentError(code, "not JSON in UTF-8") from None
 
 
 def _check_depth(data: bytes) -> None:
