@@ -17,6 +17,7 @@
         │   ├── NotFunded           the rules refuse to set tokens aside: a frozen wallet, an unknown payee
         │   ├── NotFundedYet        the ledger gave no answer, so no tokens are set aside
         │   ├── Refused             the payee refused the contract; ``problem`` says why
+        │   ├── Voided              the payee ended the contract without an answer: it was killed meanwhile
         │   └── Unreachable         the service could not be found or reached
         ├── Spent                   tokens were spent, but the caller has no usable response
         │   ├── ResponseNotKept     fulfilled earlier; its response is kept by digest only
@@ -151,6 +152,13 @@ class Refused(NotSpent):
         self.status = status
         self.problem = dict(problem)
         self.code = str(problem.get("code", ""))
+
+
+class Voided(NotSpent):
+    """The payee ended the contract without having an answer, as when its process was killed: nothing is
+    owed, and the work may have been done in part. A new call makes a new contract."""
+
+    retryable = True
 
 
 class Unreachable(NotSpent):
