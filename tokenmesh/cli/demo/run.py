@@ -321,8 +321,8 @@ def _command(service: Service, port: int) -> list[str]:
 
 
 def _served_by(service: Service) -> str:
-    workers = f", {service.workers} workers" if service.workers > 1 else ""
-    return {"uvicorn": "FastAPI, uvicorn", "gunicorn": "Flask, gunicorn"}[service.server] + workers
+    framework = {"uvicorn": "FastAPI", "gunicorn": "Flask"}[service.server]
+    return f"{framework}, {service.workers} workers" if service.workers > 1 else framework
 
 
 def _settled(journal: Journal) -> bool:

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -157,8 +158,10 @@ class Summary:
         return table
 
     def _times(self) -> Table:
-        table = Table(title="How long it took (ms)", title_justify="left", header_style="bold")
-        for column in ("", "calls", "tries", "responses lost", "p50", "p95", "p99"):
+        table = Table(
+            title="How long it took (ms)", title_justify="left", box=box.SIMPLE_HEAD, header_style="bold"
+        )
+        for column in ("", "calls", "tries", "lost", "p50", "p95", "p99"):
             table.add_column(column, justify="left" if not column else "right")
         took = [visit.ms for visit in self._visits]
         points = [f"{percentile(took, part):,.1f}" for part in (0.50, 0.95, 0.99)]

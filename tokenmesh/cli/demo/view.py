@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import NamedTuple
 
+from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
@@ -15,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 EVENTS_SHOWN = 12
-LINES_AROUND = 7
+LINES_AROUND = 6
 PLAIN_STATUS_S = 5.0
 STATE_STYLES = {"up": "green", "starting": "yellow", "frozen": "blue", "dry": "magenta", "killed": "bold red"}
 
@@ -85,10 +86,10 @@ class View:
             self._console.print(f"{self._clock() - self._began:6.1f} s  {headline}: {calls} paid calls")
 
     def _picture(self) -> RenderableType:
-        table = Table(expand=True, pad_edge=False, header_style="bold")
+        table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False, header_style="bold")
         for column in ("wallet", "served by", "state"):
             table.add_column(column)
-        for column in ("balance", "calls", "earned", "spent", "responses lost"):
+        for column in ("balance", "calls", "earned", "spent", "lost"):
             table.add_column(column, justify="right")
         for row in self._rows:
             style = STATE_STYLES.get(row.state, "")
