@@ -1,4 +1,4 @@
-"""A small economy to try the rules on: an authority, wallets with keys, a state, and a clock held by the test."""
+"""A small economy to try the rules on: an authority, wallets with keys, a state, a clock held still."""
 
 from __future__ import annotations
 
