@@ -37,15 +37,22 @@ _PLAIN: Final[dict[str, Act]] = {
 ACTS: Final[dict[str, Act]] = {**_PLAIN, **governing.Proposals(_PLAIN).acts()}
 
 
-def apply(state: State, operation: str, context: Context, *, verify_many: Verifier = verify_many) -> Outcome:
+def apply(
+    state: State,
+    operation: str | Signed[Operation],
+    context: Context,
+    *,
+    verify_many: Verifier = verify_many,
+) -> Outcome:
     """Carry out one operation on ``state`` at ``context.now``, all or nothing; return what came of it.
 
+    ``operation`` is its text; or what ``parse_operation`` made of it, if the ledger has read it already.
     Never raises for any text. The same document always has the same outcome, except that one refused with
     a code of ``NOT_RECORDED`` has not taken place. ``verify_many`` checks signatures; it must agree with
     :func:`tokenmesh_chaincode.documents.verify_many`, and may use threads.
     """
     try:
-        signed = parse_operation(operation)
+        signed = parse_operation(operation) if isinstance(operation, str) else operation
     except DocumentError as error:
         return Outcome(False, error.code, {"why": str(error)})
     try:
