@@ -110,6 +110,17 @@ class Allowance(NamedTuple):
         return 0 if self.ended else self.tokens - self.spent
 
 
+class Proposal(NamedTuple):
+    """What a governor has proposed, until ``exp``; ``approved`` names who is for it, the proposer first."""
+
+    id: str
+    act: str
+    arg: Mapping[str, Any]
+    by: str
+    approved: tuple[str, ...]
+    exp: int
+
+
 class Supply(NamedTuple):
     """``accounted`` is every token in balances, credits, open holds and open allowances, added up."""
 
@@ -227,6 +238,10 @@ class Ledger(ABC):
     @abstractmethod
     def contract(self, jti: str) -> Future[list[ContractRecord]]:
         """Every appearance of the contract id ``jti`` in settlements, oldest first."""
+
+    @abstractmethod
+    def proposals(self, now: int) -> Future[list[Proposal]]:
+        """What is proposed and, at ``now``, neither carried out nor over."""
 
     @abstractmethod
     def supply(self) -> Future[Supply]:

@@ -26,6 +26,7 @@ from tokenmesh.ledger.base import (
     Credit,
     Hold,
     Ledger,
+    Proposal,
     Result,
     Supply,
     Transaction,
@@ -205,6 +206,9 @@ class EmbeddedLedger(Ledger):
 
     def contract(self, jti: str) -> Future[list[ContractRecord]]:
         return self._ask(lambda ask: ask.contract(jti))
+
+    def proposals(self, now: int) -> Future[list[Proposal]]:
+        return self._ask(lambda ask: ask.proposals(now))
 
     def supply(self) -> Future[Supply]:
         return self._ask(Questions.supply)

@@ -19,6 +19,7 @@ from tokenmesh.ledger.base import (
     ContractRecord,
     Credit,
     Hold,
+    Proposal,
     Recorded,
     Supply,
     Transaction,
@@ -113,6 +114,21 @@ class Questions:
             if payee is None or allowance.payee == payee:
                 found.append(allowance)
         return found
+
+    def proposals(self, now: int) -> list[Proposal]:
+        values = [(key, json.loads(value)) for key, value in self._range("proposal/")]
+        return [
+            Proposal(
+                id=key.partition("/")[2],
+                act=value["act"],
+                arg=value["arg"],
+                by=value["by"],
+                approved=tuple(value["approved"]),
+                exp=value["exp"],
+            )
+            for key, value in values
+            if not value["done"] and now < value["exp"]
+        ]
 
     def expirable(self, now: int, limit: int, payer: str | None) -> dict[str, Any]:
         limit = min(limit, EXPIRE_ITEMS_MAX)
