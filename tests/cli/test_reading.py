@@ -1,0 +1,96 @@
+"""Reading the ledger: without any key, the same for people, pipes and programs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from support.cli import Cli
+
+READING = (
+    ["wallet", "list"],
+    ["wallet", "show", "governance"],
+    ["balance"],
+    ["balance", "governance"],
+    ["history"],
+    ["policy", "show"],
+    ["proposals"],
+    ["verify"],
+)
+
+
+@pytest.mark.parametrize("command", READING, ids=" ".join)
+def test_reading_needs_no_key_and_json_is_one_document(cli: Cli, command: list[str], tmp_path: Path) -> None:
+    """With the ledger alone, in another home: text without a trace of colour, and one JSON document."""
+    cli("wallet", "create", "service-a", "--tokens", "10")
+    bare = Cli(tmp_path / "bare")
+    bare.home.mkdir()
+    ledger = ["--ledger", f"sqlite:///{cli.ledger}"]
+    shutil.rmtree(cli.home / "wallets")
+    shutil.rmtree(cli.home / "ca")
+    result = bare.run(*command, *ledger)
+    assert result.exit_code == 0, result.output
+    assert "\x1b" not in result.output
+    document = bare.run(*command, *ledger, "--json")
+    assert document.stderr == ""
+    json.loads(document.stdout)
+
+
+def test_balances_add_up_to_the_supply(cli: Cli) -> None:
+    cli("wallet", "create", "service-a", "--tokens", "10")
+    read = cli.json("balance")
+    assert sum(one["total"] for one in read["wallets"]) == read["supply"]["accounted"] == 1000
+    row = next(line for line in cli("balance").splitlines() if line.startswith("service-a"))
+    assert row.split() == ["service-a", "0", "10", "0", "0", "10"]
+
+
+def test_the_balance_of_nobody_is_an_error(cli: Cli) -> None:
+    assert "no wallet 'nobody'" in cli.refused("balance", "nobody")
+
+
+def test_history_is_newest_first_and_pages_oldest_first(cli: Cli) -> None:
+    for tokens in range(1, 6):
+        cli("mint", str(tokens))
+    newest = cli.json("history", "--limit", "2")
+    assert [one["operations"][0]["arg"] for one in newest] == [{"tokens": 5}, {"tokens": 4}]
+    seen: list[int] = []
+    after = 0
+    while page := cli.json("history", "--limit", "3", "--after", str(after)):
+        assert len(page) <= 3
+        seen += [one["number"] for one in page]
+        after = seen[-1]
+    assert seen == sorted(seen)
+    assert newest[0]["number"] == seen[-1]
+
+
+def test_history_of_one_wallet_leaves_out_what_does_not_touch_it(cli: Cli) -> None:
+    cli("wallet", "create", "service-a")
+    cli("mint", "5")
+    cli("grant", "service-a", "7")
+    acts = [one["operations"][0]["act"] for one in cli.json("history", "--wallet", "service-a")]
+    assert acts == ["grant", "register"]
+
+
+def test_history_says_what_was_refused_and_why(cli: Cli) -> None:
+    cli("wallet", "create", "service-a")
+    cli.refused("grant", "service-a", "5", "--as", "service-a")
+    cli.refused("grant", "nobody", "5")
+    outcome = cli.json("history")[0]["operations"][0]["outcome"]
+    assert outcome["ok"] is False
+    assert outcome["code"] in cli("history")
+
+
+def test_a_contract_that_no_settlement_carries_is_an_error(cli: Cli) -> None:
+    assert "not settled yet" in cli.refused("contract", "show", "none-such")
+
+
+def test_characters_that_move_a_terminal_are_shown_not_sent(cli: Cli) -> None:
+    """An url on the ledger is somebody else's text."""
+    result = cli.run("wallet", "create", "service-a", "--url", "http://x/\x1b[2J\x07[red]")
+    if result.exit_code == 0:
+        shown = cli("wallet", "list") + cli("wallet", "show", "service-a") + cli("history")
+        assert "\x1b" not in shown
+        assert "[red]" in shown
