@@ -1,4 +1,7 @@
-"""The journal: a payee's durable record of claims, responses and what is still to settle."""
+"""Journals: a payee's durable record of claims, responses and what is still to settle.
+
+``open_journal`` opens one by its url.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ from tokenmesh.journal.base import (
     StoredResponse,
     binding,
 )
+from tokenmesh.journal.opening import open_journal
 
 __all__ = [
     "HOLD",
@@ -44,4 +48,5 @@ __all__ = [
     "Skip",
     "StoredResponse",
     "binding",
+    "open_journal",
 ]

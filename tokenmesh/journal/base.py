@@ -23,6 +23,8 @@ Answer: TypeAlias = T | Future[T]
 
 State: TypeAlias = Literal["open", "abandoned", "fulfilled", "void"]
 Out: TypeAlias = Literal["fulfilled", "void"]
+Key: TypeAlias = tuple[str, str]
+"""What names a contract: its payer and its id."""
 OnCrash: TypeAlias = Literal["refuse", "rerun"]
 
 HOLD = "hold"
@@ -205,7 +207,10 @@ class Journal(ABC):
     after it was given up finds its claims taken: it can end none of them.
     """
 
-    owner: str
+    @property
+    @abstractmethod
+    def owner(self) -> str:
+        """Who this is, for people: what is logged and shown."""
 
     @abstractmethod
     def find(self, payer: str, jti: str) -> Answer[Claim | None]:
@@ -256,7 +261,7 @@ class Journal(ABC):
     @abstractmethod
     def take_batch(self, limit: int, now: float, *, bytes_max: int = 2 * 1024 * 1024) -> Answer[Batch | None]:
         """The next batch to settle: at most ``limit`` contracts of together ``bytes_max`` bytes (at least
-        one), no contract id twice.
+        one).
 
         A batch that this owner has not finished comes first, then one that a dead owner left. None when
         nothing waits, or when another live owner has a batch under way: they go one after the other.
@@ -271,24 +276,29 @@ class Journal(ABC):
     def finish_batch(
         self,
         batch_id: int,
-        refused: Mapping[str, str],
+        refused: Mapping[Key, str],
         tx_id: str | None,
         now: float,
         *,
-        settled: Mapping[str, str] | None = None,
-        again: frozenset[str] = frozenset(),
+        settled: Mapping[Key, str] | None = None,
     ) -> Answer[bool]:
         """End a batch: its contracts are settled in ``tx_id``.
 
-        But those in ``refused`` (contract id → the rules' code) are lost, those in ``settled`` (contract
-        id → transaction) were settled in another transaction, and those in ``again`` go back to the
-        outbox. False when the batch is no longer this owner's.
+        But those in ``refused`` (to the rules' code) are lost, and those in ``settled`` (to its transaction)
+        were settled in another one. False when the batch is no longer this owner's.
         """
 
     @abstractmethod
-    def release_batch(self, batch_id: int) -> Answer[bool]:
-        """Put everything in a batch back, with no operation: for when it certainly was not, and can no
-        longer be, applied. False when the batch is no longer this owner's."""
+    def release_batch(
+        self,
+        batch_id: int,
+        *,
+        refused: Mapping[Key, str] | None = None,
+        settled: Mapping[Key, str] | None = None,
+    ) -> Answer[bool]:
+        """Put a batch back in the outbox, with no operation: for when it certainly was not, and can no longer
+        be, applied. What is known of single contracts is kept, as in :meth:`finish_batch`, and only the rest
+        waits again. False when the batch is no longer this owner's."""
 
     @abstractmethod
     def prune(self, now: float) -> Answer[None]:
