@@ -85,12 +85,3 @@ def test_history_says_what_was_refused_and_why(cli: Cli) -> None:
 
 def test_a_contract_that_no_settlement_carries_is_an_error(cli: Cli) -> None:
     assert "not settled yet" in cli.refused("contract", "show", "none-such")
-
-
-def test_characters_that_move_a_terminal_are_shown_not_sent(cli: Cli) -> None:
-    """An url on the ledger is somebody else's text."""
-    result = cli.run("wallet", "create", "service-a", "--url", "http://x/\x1b[2J\x07[red]")
-    if result.exit_code == 0:
-        shown = cli("wallet", "list") + cli("wallet", "show", "service-a") + cli("history")
-        assert "\x1b" not in shown
-        assert "[red]" in shown

@@ -21,8 +21,9 @@ BENCHMARKS = {"ledger": "embedded_ledger", "calls": "hot_path"}
 @pass_session
 @click.pass_context
 def verify(ctx: click.Context, session: Session, as_json: bool) -> None:
-    """Replay the whole ledger: hashes, signatures, rules, conservation. Exit 1 on any violation.
+    """Replay the whole ledger; exit 1 if it does not hold.
 
+    Hashes, signatures, the outcome of every operation by the rules, and that no token came from nowhere.
     Needs no key, changes nothing, and may run while services use the ledger.
     """
     path = session.ledger_path()
@@ -46,6 +47,7 @@ def verify(ctx: click.Context, session: Session, as_json: bool) -> None:
             ["no", "code", "what", "transaction"],
             [[one.tx_n, one.code, one.text, one.tx_id] for one in report.findings],
             empty="",
+            folding=["what", "transaction"],
         )
         say(f"It does not hold: {len(report.findings)} findings in {report.transactions:,} transactions")
     if not report.ok:
@@ -56,7 +58,7 @@ def verify(ctx: click.Context, session: Session, as_json: bool) -> None:
 @click.argument("what", type=click.Choice(["all", *BENCHMARKS]), default="all")
 @as_json
 def bench(what: str, as_json: bool) -> None:
-    """Measure what tokenmesh costs on this machine: the embedded ledger, and paid calls."""
+    """Measure what tokenmesh costs on this machine."""
     chosen = BENCHMARKS if what == "all" else {what: BENCHMARKS[what]}
     measured: dict[str, dict[str, Any]] = {}
     for name, module in chosen.items():

@@ -82,7 +82,7 @@ def unfreeze(session: Session, name: str, acting: str) -> None:
 
 @click.group(cls=MeshGroup)
 def policy() -> None:
-    """Show and set the rules' policy: limits, and who may pay whom for what."""
+    """Show and set limits, and who may pay whom for what."""
 
 
 @policy.command("show")
@@ -103,6 +103,7 @@ def show(session: Session, as_json: bool) -> None:
             for number, rule in enumerate(current["rules"], start=1)
         ],
         empty="There are no rules: the default decides.",
+        folding=["payer", "payee", "operation"],
     )
 
 
@@ -183,7 +184,7 @@ def _shown(key: str, value: object) -> object:
 @as_json
 @pass_session
 def proposals(session: Session, as_json: bool) -> None:
-    """What governors have proposed and not enough of them approved yet."""
+    """What waits for the approval of more governors."""
     with session.reading() as ledger:
         found = answer(ledger.proposals(int(session.clock())))
         threshold = answer(ledger.policy())["threshold"]
@@ -204,6 +205,7 @@ def proposals(session: Session, as_json: bool) -> None:
             for one in found
         ],
         empty="Nothing waits for approval.",
+        folding=["what", "approved by"],
     )
 
 
@@ -212,7 +214,10 @@ def proposals(session: Session, as_json: bool) -> None:
 @as_governor
 @pass_session
 def approve(session: Session, proposal: str, acting: str) -> None:
-    """Approve a proposal; the approval that reaches the policy's threshold carries it out."""
+    """Approve a proposal.
+
+    The approval that reaches the policy's threshold carries it out.
+    """
     with session.acting(acting) as desk:
         result = desk.do("approve", {"proposal": proposal})
         if result.outcome.detail.get("done"):

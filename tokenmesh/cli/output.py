@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -40,8 +40,17 @@ def warn(text: str | None) -> None:
         click.echo(click.style("Warning: ", fg="yellow") + printable(text), err=True)
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
-    """A table; numbers stand right. Piped: without frame and colour, one row a line, numbers bare."""
+def print_table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    empty: str,
+    folding: Collection[str] = (),
+) -> None:
+    """A table; numbers stand right. Piped: without frame and colour, one row a line, numbers bare.
+
+    On a terminal that is too narrow the columns ``folding`` go over several lines.
+    """
     piped = not sys.stdout.isatty()
     if not rows:
         click.echo(empty, err=piped)
@@ -52,7 +61,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, emp
         table.add_column(
             column.upper(),
             justify="right" if numeric else "left",
-            no_wrap=piped,
+            no_wrap=piped or column not in folding,
             overflow="fold",  # an id cut short could not be copied
         )
     for row in rows:

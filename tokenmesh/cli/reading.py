@@ -20,7 +20,7 @@ from tokenmesh_chaincode.documents import DocumentError, parse_contract, parse_o
 @as_json
 @pass_session
 def balance(session: Session, name: str | None, as_json: bool) -> None:
-    """What a wallet has, or what all have, and that it adds up to the supply."""
+    """What a wallet has; or what all have, and the supply."""
     with session.reading() as ledger:
         if name is not None:
             known_wallet(answer(ledger.wallet(name)), name)
@@ -83,6 +83,7 @@ def history(session: Session, wallet: str | None, limit: int, after: int | None,
             for each in one.operations
         ],
         empty="There are no transactions.",
+        folding=["operation", "transaction"],
     )
 
 

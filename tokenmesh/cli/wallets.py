@@ -44,7 +44,7 @@ encrypt = click.option(
 @encrypt
 @pass_session
 def init(session: Session, supply: int, encrypt: bool) -> None:
-    """Make a domain: an authority, the wallet 'governance', a ledger, and a supply of tokens.
+    """Make a domain: authority, governance, ledger and supply.
 
     What is there already stays as it is: a run that broke off is finished by the next one, and one with
     nothing to do says so and ends well.
@@ -172,7 +172,7 @@ def list_wallets(session: Session, as_json: bool) -> None:
         print_json(described)
         return
     print_table(
-        ["name", "role", "spendable", "credits", "set aside", "state", "certificate ends", "url"],
+        ["name", "role", "spendable", "credits", "set aside", "state", "ends", "url"],
         [
             [
                 record.name,
@@ -187,6 +187,7 @@ def list_wallets(session: Session, as_json: bool) -> None:
             for record, balance in zip(records, balances, strict=True)
         ],
         empty="There are no wallets.",
+        folding=["url"],
     )
     for record in records:
         _warn_of_end(session, record)
@@ -216,9 +217,9 @@ def show(session: Session, name: str, as_json: bool) -> None:
         *((key.replace("allowed", "in allowances"), tokens) for key, tokens in balance._asdict().items()),
     ]
     for one in record.certificates:
-        good = f"until {moment(one.until)}" if one.until is not None else "in use"
-        ends = f"{certificate_end(one.pem):%Y-%m-%d}"
-        facts.append(("certificate", f"{one.x5t}, since {moment(one.since)}, {good}, ends {ends}"))
+        newest = one is record.certificates[-1]
+        good = f"in use, ends {certificate_end(one.pem):%Y-%m-%d}" if newest else f"until {moment(one.until)}"
+        facts.append(("certificate", f"{one.x5t}, since {moment(one.since)}, {good}"))
     print_facts(facts)
     _warn_of_end(session, record)
 
