@@ -55,7 +55,9 @@ def print_table(
     if not rows:
         click.echo(empty, err=piped)
         return
-    table = Table(box=None if piped else box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table = Table(
+        box=None if piped else box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style="bold"
+    )
     for index, column in enumerate(columns):
         numeric = all(isinstance(row[index], int) for row in rows)
         table.add_column(
@@ -92,6 +94,11 @@ def progress(unit: str) -> Progress:
         transient=True,
         disable=not sys.stderr.isatty(),
     )
+
+
+def short(long_id: str) -> str:
+    """An id as a table has room for it on a terminal; piped, and in JSON, it stands whole."""
+    return f"{long_id[:12]}…" if sys.stdout.isatty() else long_id
 
 
 def moment(seconds: float | None) -> str:

@@ -8,7 +8,7 @@ import click
 
 from tokenmesh.cli.desk import Fault, answer
 from tokenmesh.cli.options import MeshGroup, as_json, pass_session, wallet_name
-from tokenmesh.cli.output import brief, moment, print_facts, print_json, print_table
+from tokenmesh.cli.output import brief, moment, print_facts, print_json, print_table, short
 from tokenmesh.cli.session import Session
 from tokenmesh.cli.wallets import known_wallet
 from tokenmesh.ledger.base import HISTORY_LIMIT_MAX, ContractRecord, Recorded, Transaction
@@ -78,12 +78,12 @@ def history(session: Session, wallet: str | None, limit: int, after: int | None,
     print_table(
         ["no", "time", "by", "operation", "outcome", "transaction"],
         [
-            [one.number, moment(one.time), each.issuer, _summary(each), _outcome(each), one.tx_id]
+            [one.number, moment(one.time), each.issuer, _summary(each), _outcome(each), short(one.tx_id)]
             for one in found
             for each in one.operations
         ],
         empty="There are no transactions.",
-        folding=["operation", "transaction"],
+        folding=["operation"],
     )
 
 

@@ -172,7 +172,7 @@ def list_wallets(session: Session, as_json: bool) -> None:
         print_json(described)
         return
     print_table(
-        ["name", "role", "spendable", "credits", "set aside", "state", "ends", "url"],
+        ["name", "role", "spendable", "credits", "set aside", "state", "url"],
         [
             [
                 record.name,
@@ -181,7 +181,6 @@ def list_wallets(session: Session, as_json: bool) -> None:
                 balance.credits,
                 balance.held + balance.allowed,
                 "frozen" if record.frozen_at is not None else "active",
-                f"{certificate_end(record.certificates[-1].pem):%Y-%m-%d}",
                 record.url,
             ]
             for record, balance in zip(records, balances, strict=True)
