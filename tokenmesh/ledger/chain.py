@@ -22,6 +22,7 @@ from tokenmesh.ledger.state import StoredState
 from tokenmesh.ledger.store import AT_BITS
 from tokenmesh_chaincode import documents
 from tokenmesh_chaincode.documents import Signed, Signer, canonical
+from tokenmesh_chaincode.rules import Outcome
 
 _HASH = hashlib.sha256
 
@@ -87,6 +88,12 @@ def text_of(value: Any) -> str:
     return canonical(value).decode()
 
 
+def beginning(first: dict[str, Any], domain: str, signer: str) -> Entry:
+    """The only operation of transaction 0: the genesis document ``first``, by one of the governors."""
+    outcome = text_of(Outcome(True, "ok", {"domain": domain}).to_json())
+    return Entry(signer, domain, "genesis", outcome, canonical(first), ())
+
+
 def append(
     connection: sqlite3.Connection,
     state: StoredState,
@@ -111,12 +118,21 @@ def append(
         "INSERT INTO transactions (n, id, time_ms, signer, x5t, signature) VALUES (?, ?, ?, ?, ?, ?)",
         (n, tx_id, time_ms, signer.name, x5t, signature),
     )
-    first = n << AT_BITS
     connection.executemany(
         "INSERT INTO operations (at, issuer, id, act, outcome, document) VALUES (?, ?, ?, ?, ?, ?)",
-        ((at, *entry[:5]) for at, entry in enumerate(entries, first)),
+        ((at, *entry[:5]) for at, entry in enumerate(entries, n << AT_BITS)),
     )
-    contracts = [(jti, at) for at, entry in enumerate(entries, first) for jti in sorted(entry.contracts)]
+    write_effects(connection, state, entries, n)
+    return tx_id
+
+
+def write_effects(
+    connection: sqlite3.Connection, state: StoredState, entries: Sequence[Entry], n: int
+) -> None:
+    """Write what follows from transaction ``n``: the state, and the rows that make history searchable."""
+    contracts = [
+        (jti, at) for at, entry in enumerate(entries, n << AT_BITS) for jti in sorted(entry.contracts)
+    ]
     # One statement for many rows: SQLite then works without holding up Python's other threads at each row.
     if contracts:
         connection.execute(
@@ -129,7 +145,6 @@ def append(
         (n, json.dumps(sorted(parties(state.writes, state)))),
     )
     _write_state(connection, state, n)
-    return tx_id
 
 
 def _write_state(connection: sqlite3.Connection, state: StoredState, n: int) -> None:

@@ -33,7 +33,7 @@ from tokenmesh.ledger.base import (
     WalletRecord,
 )
 from tokenmesh.ledger.batching import BATCH_BYTES_MAX, BATCH_MAX, QUEUE_MAX, Batcher, Reader
-from tokenmesh.ledger.chain import Entry, append, text_of
+from tokenmesh.ledger.chain import append, beginning
 from tokenmesh.ledger.queries import Questions
 from tokenmesh.ledger.state import StoredState
 from tokenmesh.ledger.store import (
@@ -46,8 +46,8 @@ from tokenmesh.ledger.store import (
 )
 from tokenmesh.ledger.turnstile import Turnstile
 from tokenmesh.ledger.writer import Writer
-from tokenmesh_chaincode.documents import Signer, canonical, new_id
-from tokenmesh_chaincode.rules import Outcome, genesis, genesis_document
+from tokenmesh_chaincode.documents import Signer, new_id
+from tokenmesh_chaincode.rules import genesis, genesis_document
 
 T = TypeVar("T")
 
@@ -239,6 +239,7 @@ class EmbeddedLedger(Ledger):
 def _begin(path: Path, first: dict[str, Any], signer: Signer, time_ms: int) -> None:
     """Write the first transaction, number 0, into a new file."""
     with contextlib.closing(connect(path, busy_s_max=0)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")  # kept in the file itself
         create_tables(connection)
         connection.execute("BEGIN IMMEDIATE")
         state = StoredState(connection)
@@ -252,8 +253,7 @@ def _begin(path: Path, first: dict[str, Any], signer: Signer, time_ms: int) -> N
         )
         if signer.name not in first["governors"]:
             raise ValueError(f"{signer.name}, who signs the first transaction, is none of its governors")
-        outcome = text_of(Outcome(True, "ok", {"domain": domain}).to_json())
-        entry = Entry(signer.name, domain, "genesis", outcome, canonical(first), ())
+        entry = beginning(first, domain, signer.name)
         append(connection, state, [entry], signer, dom=domain, n=0, prev="", time_ms=time_ms)
         connection.execute("COMMIT")
 

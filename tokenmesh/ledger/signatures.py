@@ -6,13 +6,15 @@ The cryptography library lets go of Python's lock while it works, so two threads
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
-from tokenmesh_chaincode.documents import Contract, Signed, verify_many
+from tokenmesh_chaincode.certificates import public_key
+from tokenmesh_chaincode.documents import Contract, Operation, Signed, verify_many
+from tokenmesh_chaincode.state import Value
 
 Item: TypeAlias = tuple[Signed[Any], EllipticCurvePublicKey]
 
@@ -23,7 +25,7 @@ SEQUENTIAL_MAX = 8
 class Signatures:
     """A verifier for the rules: as ``documents.verify_many``, by several threads.
 
-    Whether a key made a signature never changes, so what :meth:`remember` found out before a transaction
+    Whether a key made a signature never changes, so what :meth:`look_ahead` found out before a transaction
     began is still true within it, and the time is not spent while others wait for the ledger's lock.
     """
 
@@ -43,13 +45,25 @@ class Signatures:
         self.contracts += [signed.body for signed, _ in items if isinstance(signed.body, Contract)]
         return self._check(items)
 
-    def remember(self, items: Sequence[Item]) -> None:
-        """Check now what the rules will ask about, one by one, until :meth:`forget`."""
+    def look_ahead(self, operations: Iterable[Signed[Operation]], get: Callable[[str], Value | None]) -> None:
+        """Check now, all at once, the signatures that the rules will ask about one by one.
+
+        ``get`` reads the state, as it may have been some time ago: a wallet that is not there yet, or was
+        rotated since, costs a check later; nothing is decided here.
+        """
+        items: list[Item] = []
+        for signed in operations:
+            wallet = get(f"wallet/{signed.header.kid}") or {"certs": ()}
+            items += [
+                (signed, public_key(certificate["pem"]))
+                for certificate in wallet["certs"]
+                if certificate["x5t"] == signed.header.x5t
+            ]
         for (signed, key), holds in zip(items, self._check(items), strict=True):
             self._known[signed.text] = key, holds
 
     def forget(self) -> None:
-        """Drop what was remembered."""
+        """Drop what was found out ahead."""
         self._known.clear()
 
     def _check(self, items: Sequence[Item]) -> list[bool]:

@@ -89,8 +89,7 @@ def connect(
 
 
 def create_tables(connection: sqlite3.Connection) -> None:
-    """Make an empty file a ledger file (WAL mode is kept in the file itself)."""
-    connection.execute("PRAGMA journal_mode=WAL")
+    """Make an empty file a ledger file."""
     connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
     for statement in SCHEMA.values():

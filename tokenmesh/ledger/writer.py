@@ -16,11 +16,10 @@ from tokenmesh.errors import LedgerUnavailable
 from tokenmesh.ledger.base import Result
 from tokenmesh.ledger.chain import Entry, append, text_of
 from tokenmesh.ledger.effects import contract_ids
-from tokenmesh.ledger.signatures import Item, Signatures
+from tokenmesh.ledger.signatures import Signatures
 from tokenmesh.ledger.state import StoredState
 from tokenmesh.ledger.store import Synchronous, check_file, connect, failed_commit, unavailable
 from tokenmesh.ledger.turnstile import Turnstile
-from tokenmesh_chaincode.certificates import public_key
 from tokenmesh_chaincode.documents import DocumentError, Operation, Signed, Signer, parse_operation
 from tokenmesh_chaincode.rules import Context, Outcome, apply
 
@@ -70,7 +69,9 @@ class Writer:
         try:
             connection = self._open()
             read = [_read(text) for text in operations]
-            self._look_ahead(read)
+            self._signatures.look_ahead(
+                (signed for signed in read if not isinstance(signed, str)), self._state.peek
+            )
             self._turnstile.begin(connection)
             results = self._judge(connection, read)
         except (sqlite3.Error, OSError) as error:
@@ -116,23 +117,6 @@ class Writer:
             self._drop()
             raise failed_commit(error, self._path) from error
         self._state.keep()
-
-    def _look_ahead(self, read: Sequence[Read]) -> None:
-        """Check the signatures of the operations before others must wait for us, with all threads.
-
-        A wallet that is not there yet, or rotated since, costs a check later; it decides nothing here.
-        """
-        items: list[Item] = []
-        for signed in read:
-            if isinstance(signed, str):
-                continue
-            wallet = self._state.peek(f"wallet/{signed.header.kid}") or {"certs": ()}
-            items += [
-                (signed, public_key(certificate["pem"]))
-                for certificate in wallet["certs"]
-                if certificate["x5t"] == signed.header.x5t
-            ]
-        self._signatures.remember(items)
 
     def _judge(self, connection: sqlite3.Connection, read: Sequence[Read]) -> list[Result]:
         """Let the rules judge the operations and write what came of it, all but the commit."""
