@@ -16,15 +16,16 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import Any
 
 from tokenmesh.config import Settings
-from tokenmesh.errors import InsufficientFunds, LedgerError, NotFunded, NotFundedYet, NotSpent
+from tokenmesh.errors import LedgerError, NotFunded, NotFundedYet, NotSpent
 from tokenmesh.identity import Wallet
 from tokenmesh.ledger.base import Ledger
 from tokenmesh.steps import Steps, wait
 from tokenmesh.treasury.allowances import Account, Ticket
 from tokenmesh.treasury.operations import Operations, Unanswered, spawn
+from tokenmesh.treasury.shortage import INSUFFICIENT, Shortage, no_answer, refusal, too_few
 from tokenmesh_chaincode import documents
 from tokenmesh_chaincode.limits import EXPIRE_ITEMS_MAX, SWEEP_ITEMS_MAX
 from tokenmesh_chaincode.rules import Outcome
@@ -41,20 +42,6 @@ SWEEPS_MAX = 20
 HOLD = "hold"
 
 _log = logging.getLogger(__name__)
-
-
-class Shortage(NamedTuple):
-    """Why ``tokens`` could not be set aside; every waiting caller raises an error of its own from it."""
-
-    kind: type[NotSpent]
-    message: str
-    tokens: int
-    cause: BaseException | None = None
-
-    def error(self, payee: str | None) -> NotSpent:
-        error = self.kind(self.message, service=payee)
-        error.__cause__ = self.cause
-        return error
 
 
 class Treasury:
@@ -131,7 +118,7 @@ class Treasury:
         arg = {"id": jti, "payee": payee, "tokens": tokens, "exp": exp}
         try:
             outcome = yield from self._operations.perform("hold", arg)
-            if not outcome.ok and "spendable" in outcome.detail:
+            if outcome.code == INSUFFICIENT:
                 spendable = yield from self._gather(tokens, tokens)
                 if spendable >= tokens:
                     outcome = yield from self._operations.perform("hold", arg)
@@ -139,10 +126,10 @@ class Treasury:
                 return Ticket(payee, tokens, HOLD, exp)
             hold = yield from wait(self._ledger.hold(self._name, jti))
         except LedgerError as error:
-            raise _no_answer(error).error(payee) from error
+            raise no_answer(error).error(payee) from error
         if hold is not None and hold.payee == payee:
             return Ticket(payee, hold.tokens, HOLD, hold.exp)
-        raise _refusal(outcome, tokens).error(payee)
+        raise refusal(outcome, tokens).error(payee)
 
     # What became of a ticket
 
@@ -184,6 +171,9 @@ class Treasury:
                 if account is not None:
                     account.drop(allowance)
 
+    def close(self) -> None:
+        """Nothing to do: what is set aside stays open, for the next run of this service to take up."""
+
     # The policy, which consumers ask for too
 
     def policy(self) -> Steps[dict[str, Any]]:
@@ -197,7 +187,7 @@ class Treasury:
             policy: dict[str, Any] = yield from wait(self._ledger.policy())
         except LedgerError as error:
             if cached is None:
-                raise _no_answer(error).error(None) from error
+                raise no_answer(error).error(None) from error
             return cached[1]
         self._policy = (now, policy)
         return policy
@@ -239,9 +229,9 @@ class Treasury:
                 break
             arg = {"credits": [credit.id for credit in found]}
             outcome = yield from self._operations.perform("sweep", arg)
-            if not outcome.ok:
+            if not outcome.ok or not outcome.detail["swept"]:
                 break  # another process of this wallet was faster
-            swept += sum(credit.tokens for credit in found)
+            swept += int(outcome.detail["tokens"])
             if enough is not None and swept >= enough:
                 break
         return swept
@@ -265,6 +255,8 @@ class Treasury:
         assert flight is not None
         try:
             return (yield from wait(flight))
+        except LedgerError as error:  # the driver waits for nothing for ever
+            return no_answer(error)
         finally:
             with self._lock:
                 account.waiting -= tokens
@@ -280,7 +272,7 @@ class Treasury:
             elif account.known or not (yield from self._look(account, tokens, policy)):
                 shortage = yield from self._set_aside(account, tokens, policy)
         except LedgerError as error:
-            shortage = _no_answer(error)
+            shortage = no_answer(error)
         except Exception as error:  # a fault of ours must not leave the others waiting for ever
             _log.exception("setting tokens aside for %s failed", account.payee)
             shortage = Shortage(NotSpent, f"no tokens could be set aside: {error!r}", 0, error)
@@ -305,7 +297,7 @@ class Treasury:
             wanted = min(tokens_max, account.wanted(tokens * self._settings.allowance_calls, now))
         spendable = yield from self._gather(tokens, wanted)
         if spendable < tokens:
-            return _too_few(spendable, tokens)
+            return too_few(spendable, tokens)
         amount = min(wanted, max(tokens, spendable // FUNDS_SHARE))
         ttl = self._allowance_ttl(policy)
         with self._lock:
@@ -315,7 +307,7 @@ class Treasury:
             outcome = yield from self._enlarge_by(
                 account, "refill", {"id": target.id, "tokens": amount}, tokens
             )
-            if not outcome.ok and "spendable" not in outcome.detail:
+            if not outcome.ok and outcome.code != INSUFFICIENT:
                 with self._lock:
                     account.drop(target)  # closed, ended or expired: open another
                 target = None
@@ -323,7 +315,7 @@ class Treasury:
             arg = {"id": self._ids(), "payee": account.payee, "tokens": amount, "exp": int(now + ttl)}
             outcome = yield from self._enlarge_by(account, "open", arg, tokens)
         assert outcome is not None
-        return None if outcome.ok else _refusal(outcome, tokens)
+        return None if outcome.ok else refusal(outcome, tokens)
 
     def _enlarge_by(self, account: Account, act: str, arg: dict[str, Any], need: int) -> Steps[Outcome]:
         """Open or refill, with less if another process of this wallet was faster and left less."""
@@ -332,9 +324,8 @@ class Treasury:
             account.unanswered = operation
 
         outcome = yield from self._operations.perform(act, arg, remember)
-        spendable = outcome.detail.get("spendable", 0)
-        if not outcome.ok and need <= spendable < arg["tokens"]:
-            arg = {**arg, "tokens": spendable}
+        if outcome.code == INSUFFICIENT and outcome.detail["have"] >= need:
+            arg = {**arg, "tokens": outcome.detail["have"]}
             outcome = yield from self._operations.perform(act, arg, remember)
         if outcome.ok:
             with self._lock:
@@ -381,23 +372,3 @@ def _log_failure(done: Future[None]) -> None:
     error = done.exception()
     if error is not None:
         _log.warning("sweeping tokens in failed, and is tried again later: %s", error)
-
-
-def _no_answer(error: LedgerError) -> Shortage:
-    message = f"no tokens are set aside, as the ledger gave no answer: {error}"
-    return Shortage(NotFundedYet, message, 0, error)
-
-
-def _refusal(outcome: Outcome, tokens: int) -> Shortage:
-    if "spendable" in outcome.detail:
-        return _too_few(int(outcome.detail["spendable"]), tokens)
-    return Shortage(NotFunded, f"the ledger sets no tokens aside: {outcome.code} {outcome.detail}", tokens)
-
-
-def _too_few(spendable: int, tokens: int) -> Shortage:
-    return Shortage(
-        InsufficientFunds,
-        f"{tokens} tokens are needed and {spendable} can be spent: have more granted with 'tokenmesh grant', "
-        "or wait until tokens set aside for other payees come back",
-        tokens,
-    )
