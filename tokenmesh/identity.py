@@ -196,9 +196,12 @@ class Wallet:
         """The wallet ``name`` of ``home``; :class:`IdentityError` says what is wrong and how to mend it."""
         path = wallet_path(home, name)
         if _missing(path):
+            begun = not _missing(path.parent.parent)
+            begin = (
+                f"make it with 'tokenmesh wallet create {name}'" if begun else "begin with 'tokenmesh init'"
+            )
             raise IdentityError(
-                f"no key for wallet {name!r} in {home}: make it with 'tokenmesh wallet create {name}', "
-                "or say where it is with --home or TOKENMESH_HOME"
+                f"no key for wallet {name!r} in {home}: {begin}, or name its home (--home, TOKENMESH_HOME)"
             )
         return cls(_read_as(name, path, passphrase), path, passphrase=passphrase, clock=clock)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from tokenmesh.cli import checking, governance, reading, wallets
+from tokenmesh.cli.demo.command import demo
 from tokenmesh.cli.options import MeshGroup
 
 
@@ -35,5 +36,6 @@ for _command in (
     reading.contract,
     checking.verify,
     checking.bench,
+    demo,
 ):
     tokenmesh.add_command(_command)
