@@ -58,6 +58,4 @@ def test_every_command_explains_itself(path: str) -> None:
     assert command.get_short_help_str()
     names = {name for param in command.params for name in param.opts}
     assert {"--home", "--ledger"} <= names
-    assert all(
-        param.help for param in command.params if isinstance(param, click.Option)
-    )
+    assert all(param.help for param in command.params if isinstance(param, click.Option))
