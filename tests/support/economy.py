@@ -9,7 +9,7 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
@@ -25,7 +25,7 @@ START = 1_800_000_000
 
 def certificate(
     name: str,
-    public_key: ec.EllipticCurvePublicKey,
+    public_key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey,
     issuer: str,
     issuer_key: ec.EllipticCurvePrivateKey,
     *,
@@ -126,23 +126,23 @@ class Economy:
             "created": START,
         }
 
-    def operation(self, name: str, act: str, *, signer: Any = None, **claims: Any) -> str:
+    def operation(self, caller: str, act: str, /, *, signer: Any = None, **claims: Any) -> str:
         """A signed operation. Claims of the document begin with ``_``; all others are the argument's."""
         document = {name[1:]: value for name, value in claims.items() if name.startswith("_")}
         argument = {name: value for name, value in claims.items() if not name.startswith("_")}
         body = Operation(
             document.get("dom", self.domain),
-            document.get("iss", name),
+            document.get("iss", caller),
             document.get("jti", new_id()),
             document.get("iat", self.now),
             document.get("exp", self.now + 300),
             act,
             document.get("arg", argument),
         )
-        return sign(body, signer or wallet(name))
+        return sign(body, signer or wallet(caller))
 
-    def submit(self, name: str, act: str, **claims: Any) -> Outcome:
-        return self.apply(self.operation(name, act, **claims))
+    def submit(self, caller: str, act: str, /, **claims: Any) -> Outcome:
+        return self.apply(self.operation(caller, act, **claims))
 
     def apply(self, text: str) -> Outcome:
         return apply(self.state, text, Context(self.now))
@@ -170,7 +170,7 @@ class Economy:
 
     def balance(self, name: str) -> int:
         record = self.state.get(f"balance/{name}")
-        return record["tokens"] if record else 0
+        return int(record["tokens"]) if record else 0
 
     def credits(self, name: str) -> int:
         return sum(row["tokens"] for _, row in self.state.items(f"credit/{name}/"))
@@ -180,7 +180,7 @@ class Economy:
 
     def accounted(self) -> int:
         """Every token wherever it is: balances, credits, open holds, what is left in allowances."""
-        total = sum(row["tokens"] for _, row in self.state.items("balance/"))
+        total: int = sum(row["tokens"] for _, row in self.state.items("balance/"))
         total += sum(row["tokens"] for _, row in self.state.items("credit/"))
         total += sum(row["tokens"] for _, row in self.state.items("hold/") if row["state"] == "open")
         for key, row in self.state.items("allowance/"):

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import time
 from typing import Any, Final
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -35,8 +36,12 @@ def digest(body: bytes) -> str:
 
 
 def new_id() -> str:
-    """A random id of 128 bits, 22 characters."""
-    return encode_segment(os.urandom(16))
+    """An id of 128 bits, 22 characters: 48 bits of milliseconds and 80 random ones, as in UUIDv7 (RFC 9562).
+
+    Nothing may depend on their order. But ids that begin alike are kept side by side, and a batch of rows
+    with such ids is written to a database several times faster than one with ids from all over the place.
+    """
+    return encode_segment((time.time_ns() // 1_000_000).to_bytes(6, "big") + os.urandom(10))
 
 
 def derived_id(dom: str, payer: str, payee: str, key: str, generation: int = 0) -> str:

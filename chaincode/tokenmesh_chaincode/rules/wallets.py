@@ -125,10 +125,8 @@ ACTS: Final = {
         governors_only=True,
         needs_approval=_makes_governor,
     ),
-    "update": Act(_update, {"name": is_wallet_name, "url": is_url}, when_frozen=True),
-    "rotate": Act(
-        _rotate, {"name": is_wallet_name, "cert": is_pem}, when_frozen=True, needs_approval=_takes_wallet
-    ),
+    "update": Act(_update, {"name": is_wallet_name, "url": is_url}),
+    "rotate": Act(_rotate, {"name": is_wallet_name, "cert": is_pem}, needs_approval=_takes_wallet),
     "freeze": Act(_freeze, _NAME, governors_only=True),
     "unfreeze": Act(_unfreeze, _NAME, governors_only=True, needs_approval=_always),
 }
