@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import stat
+import time
 from pathlib import Path
 
 import pytest
 
 from support.cli import Cli
+from tokenmesh.cli.desk import Desk
 from tokenmesh.identity import CertificateAuthority, Wallet, prepare_rotation
+from tokenmesh.ledger.embedded import EmbeddedLedger
 
 
 def test_init_makes_a_domain_with_its_supply(empty: Cli) -> None:
@@ -135,6 +138,26 @@ def test_rotation_gives_a_new_key_and_both_certificates_hold_for_a_while(cli: Cl
     assert certificates[1]["until"] == certificates[1]["not_after"]
     assert "stays valid for 600 s" in said
     assert cli.total("service-a") == 10
+    assert cli.json("verify")["ok"] is True
+
+
+def test_a_running_service_acts_before_during_and_after_a_rotation(cli: Cli) -> None:
+    """With the old key while the ledger accepts both, then with the new one, and never with neither."""
+    cli("wallet", "create", "service-a", "--tokens", "30")
+    now = [100.0]
+    wallet = Wallet.load(cli.home, "service-a", clock=lambda: now[0])
+    with EmbeddedLedger(cli.ledger, wallet) as ledger:
+        service = Desk(ledger, wallet, time.time)
+        service.gather(30)
+        service.do("burn", {"tokens": 1})
+        cli("wallet", "rotate", "service-a")
+        old = wallet.x5t
+        service.do("burn", {"tokens": 1})
+        now[0] += 2
+        assert wallet.reload()
+        assert wallet.x5t != old
+        service.do("burn", {"tokens": 1})
+    assert cli.total("service-a") == 27
     assert cli.json("verify")["ok"] is True
 
 
