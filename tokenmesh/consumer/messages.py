@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 from tokenmesh.errors import TokenmeshError
@@ -63,7 +63,7 @@ class CallInfo:
     contract_id: str | None = None
     charged: int | None = 0
     receipt: Receipt | None = None
-    receipt_text: str | None = None
+    receipt_text: str | None = field(default=None, repr=False)
     tries: int = 1
 
 
