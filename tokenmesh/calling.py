@@ -28,13 +28,14 @@ from typing import (
 
 import wrapt
 
-from tokenmesh.mesh import Mesh, default_mesh
 from tokenmesh.retry import Policy
 from tokenmesh.steps import arun
 
 if TYPE_CHECKING:
     import httpx
     import tenacity
+
+    from tokenmesh.mesh import Mesh
 
     _FunctionWrapper = wrapt.FunctionWrapper[..., Any]
     _BoundFunctionWrapper = wrapt.BoundFunctionWrapper[..., Any]
@@ -138,7 +139,11 @@ def _wrapper(function: Callable[..., Any], options: Options, mesh: Mesh | None) 
         return wrapped(client, *args, **kwargs)
 
     def clients() -> Clients:
-        return clients_of(mesh if mesh is not None else default_mesh())
+        if mesh is not None:
+            return clients_of(mesh)
+        from tokenmesh.mesh import default_mesh
+
+        return clients_of(default_mesh())
 
     def sync(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return call(wrapped, instance, clients().sync(options), args, kwargs)

@@ -1,5 +1,7 @@
 """``@priced``: a handler that costs tokens; with :func:`charge` and :func:`current_contract` for its inside.
 
+``@calls``, for those who call one, is in :mod:`tokenmesh.calling`.
+
 Thin on purpose. The decorated function asks the framework's adapter for the exchange of the request that it
 serves, has it begin (check, claim), and runs the handler. Everything else is the adapter's and the
 provider's. Adapters are entry points of ``tokenmesh.frameworks``, named as the framework's package is; they
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import wrapt
 
+from tokenmesh.calling import calls
 from tokenmesh.errors import JournalError, LedgerError, ServingError
 from tokenmesh.provider.exchange import Exchange, current
 from tokenmesh.provider.problems import Answered, Problem, Refused
@@ -29,6 +32,8 @@ from tokenmesh_chaincode.documents import Contract
 
 if TYPE_CHECKING:
     from tokenmesh.provider import Provider
+
+__all__ = ["Handler", "HasProvider", "calls", "charge", "current_contract", "priced"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
