@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Final, Literal, NamedTuple
@@ -166,6 +167,9 @@ def _check_all(claims: dict[str, Any], required: tuple[str, ...], optional: tupl
 def _check_times(iat: int, exp: int) -> None:
     if exp <= iat:
         raise DocumentError("bad_claim", "exp does not lie after iat")
+
+
+Parser = Callable[[str], Signed[Contract]]
 
 
 def parse_contract(text: str | bytes) -> Signed[Contract]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from tokenmesh_chaincode.documents import Verifier
+from tokenmesh_chaincode.documents import Parser, Verifier
 from tokenmesh_chaincode.limits import TOKENS_MAX
 from tokenmesh_chaincode.rules.codes import OK
 from tokenmesh_chaincode.state import State, Value
@@ -56,6 +56,7 @@ class Call:
     id: str
     by: str
     verify_many: Verifier
+    parse_contract: Parser
 
     @property
     def name(self) -> str:

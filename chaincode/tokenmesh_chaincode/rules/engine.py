@@ -13,8 +13,10 @@ from tokenmesh_chaincode.certificates import public_key
 from tokenmesh_chaincode.documents import (
     DocumentError,
     Operation,
+    Parser,
     Signed,
     Verifier,
+    parse_contract,
     parse_operation,
     thumbprint,
     verify_many,
@@ -43,13 +45,15 @@ def apply(
     context: Context,
     *,
     verify_many: Verifier = verify_many,
+    parse_contract: Parser = parse_contract,
 ) -> Outcome:
     """Carry out one operation on ``state`` at ``context.now``, all or nothing; return what came of it.
 
     ``operation`` is its text; or what ``parse_operation`` made of it, if the ledger has read it already.
     Never raises for any text. The same document always has the same outcome, except that one refused with
     a code of ``NOT_RECORDED`` has not taken place. ``verify_many`` checks signatures; it must agree with
-    :func:`tokenmesh_chaincode.documents.verify_many`, and may use threads.
+    :func:`tokenmesh_chaincode.documents.verify_many`, and may use threads. ``parse_contract`` likewise: a
+    ledger that has read a settlement's contracts before its turn came need not read them again.
     """
     try:
         signed = parse_operation(operation) if isinstance(operation, str) else operation
@@ -58,7 +62,7 @@ def apply(
     try:
         domain = _domain(state)
         wallet = _check_signer(state, domain, signed, verify_many)
-        return _once(state, domain, wallet, signed, context, verify_many)
+        return _once(state, domain, wallet, signed, context, verify_many, parse_contract)
     except Refusal as refusal:
         return refusal.outcome
 
@@ -107,6 +111,7 @@ def _once(
     signed: Signed[Operation],
     context: Context,
     verify: Verifier,
+    parse: Parser,
 ) -> Outcome:
     body = signed.body
     key = f"op/{body.iss}/{body.jti}"
@@ -127,7 +132,7 @@ def _once(
     if policy is None:
         raise Refusal("no_domain")
     overlay = Overlay(state)
-    call = Call(overlay, context.now, domain, policy, wallet, body.jti, body.iss, verify)
+    call = Call(overlay, context.now, domain, policy, wallet, body.jti, body.iss, verify, parse)
     outcome = _run(act, call, body.arg)
     if outcome.code in NOT_RECORDED:
         return outcome

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tokenmesh_chaincode.certificates import public_key
-from tokenmesh_chaincode.documents import Contract, DocumentError, Signed, parse_contract
+from tokenmesh_chaincode.documents import Contract, DocumentError, Signed
 from tokenmesh_chaincode.limits import (
     RECORD_KEEP_S,
     SEQ_MAX,
@@ -87,9 +87,10 @@ class Settlement:
         """Judge ``[contract, charged]`` pairs one by one, in their order."""
         readable: list[tuple[Signed[Contract], int]] = []
         to_verify: list[tuple[Signed[Contract], ec.EllipticCurvePublicKey]] = []
+        parse = self.call.parse_contract
         for index, (text, charged) in enumerate(items):
             try:
-                signed = parse_contract(text)
+                signed = parse(text)
             except DocumentError as error:
                 self.refused[f"#{index}"] = error.code
                 continue
