@@ -13,6 +13,8 @@ from tokenmesh.journal import allowances
 from tokenmesh.journal.base import HOLD, Claim, Ended, Out, State, StoredResponse
 from tokenmesh.journal.file import Execute
 
+INLINE_BYTES_MAX = 1_024
+"""A body up to this length is kept in its contract's row, which saves a call one page of writing."""
 ABANDONED = "abandoned"
 """Reason of a claim that is void because its owner died or was given up."""
 OUT_OF_TIME = "out_of_time"
@@ -60,19 +62,9 @@ def end_owed(
         return False
     n, tok, via = row
     execute(
-        "INSERT INTO owed (n, payer, jti, charged, at, response, status, digest, contract, receipt) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            n,
-            *claim,
-            charged,
-            now,
-            _store(execute, response),
-            response.status,
-            response.digest,
-            contract,
-            receipt,
-        ),
+        "INSERT INTO owed (n, payer, jti, charged, at, contract, receipt, "
+        "status, digest, headers, body, response) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (n, *claim, charged, now, contract, receipt, *_store(execute, response)),
     )
     if charged < tok and via != HOLD:
         allowances.give_back(execute, via, tok - charged)
@@ -102,19 +94,9 @@ def end_unowed(
     if row is None:
         return False
     execute(
-        "INSERT INTO unowed (n, payer, jti, out, reason, at, response, status, digest, receipt) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            -row[0],
-            *claim,
-            out,
-            reason,
-            now,
-            _store(execute, response) if response else None,
-            response.status if response else None,
-            response.digest if response else None,
-            receipt,
-        ),
+        "INSERT INTO unowed (n, payer, jti, out, reason, at, receipt, "
+        "status, digest, headers, body, response) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (-row[0], *claim, out, reason, now, receipt, *_store(execute, response)),
     )
     give_up_funds(execute, claim, Open._make(row[1:]))
     return True
@@ -156,8 +138,9 @@ def ended(claim: Claim) -> Ended:
 
 
 def _owed(execute: Execute, claim: Claim, n: int) -> Claim:
-    charged, response, status, digest, contract, receipt = execute(
-        "SELECT charged, response, status, digest, contract, receipt FROM owed WHERE n = ?", (n,)
+    charged, contract, receipt, *response = execute(
+        "SELECT charged, contract, receipt, status, digest, headers, body, response FROM owed WHERE n = ?",
+        (n,),
     ).fetchone()
     verdict = execute("SELECT code, tx_id FROM verdicts WHERE n = ?", (n,)).fetchone()
     if verdict is None:
@@ -172,44 +155,48 @@ def _owed(execute: Execute, claim: Claim, n: int) -> Claim:
         charged=charged,
         contract=contract,
         receipt=receipt,
-        response=_response(execute, response, status, digest),
+        response=_response(execute, response),
         lost=verdict[0],
         tx_id=verdict[1],
     )
 
 
 def _unowed(execute: Execute, claim: Claim, n: int) -> Claim:
-    out, reason, response, status, digest, receipt = execute(
-        "SELECT out, reason, response, status, digest, receipt FROM unowed WHERE n = ?", (n,)
+    out, reason, receipt, *response = execute(
+        "SELECT out, reason, receipt, status, digest, headers, body, response FROM unowed WHERE n = ?", (n,)
     ).fetchone()
-    return claim._replace(
-        state=out,
-        reason=reason,
-        receipt=receipt,
-        response=None if status is None else _response(execute, response, status, digest),
-    )
+    return claim._replace(state=out, reason=reason, receipt=receipt, response=_response(execute, response))
 
 
-def _store(execute: Execute, response: StoredResponse) -> int | None:
-    """Keep headers and body; None for a response that is kept by digest only."""
-    if response.body is None:
-        return None
-    # A field's name or value holds no line break (RFC 9110, section 5.5), so lines are a safe list.
-    lines = [line for header in response.headers for line in header]
-    headers = "\n".join(lines)
-    if lines and headers.count("\n") != len(lines) - 1:
+def _store(execute: Execute, response: StoredResponse | None) -> tuple[Any, ...]:
+    """Columns ``status``, ``digest``, ``headers``, ``body`` and ``response`` of a contract's row."""
+    if response is None:
+        return (None, None, None, None, None)
+    status, headers, body, digest = response
+    if body is None:
+        return (status, digest, None, None, None)
+    lines = _lines(headers)
+    if len(body) <= INLINE_BYTES_MAX:
+        return (status, digest, lines, body, None)
+    stored = execute("INSERT INTO responses (headers, body) VALUES (?, ?)", (lines, body)).lastrowid
+    return (status, digest, None, None, stored)
+
+
+def _lines(headers: list[tuple[str, str]]) -> str:
+    """Names and values in turn, a line each: neither holds a line break (RFC 9110, section 5.5)."""
+    lines = [line for header in headers for line in header]
+    text = "\n".join(lines)
+    if lines and text.count("\n") != len(lines) - 1:
         raise ValueError("a response header holds a line break, which HTTP does not allow")
-    stored: int = execute(
-        "INSERT INTO responses (headers, body) VALUES (?, ?)", (headers, response.body)
-    ).lastrowid
-    return stored
+    return text
 
 
-def _response(execute: Execute, stored: int | None, status: int, digest: str) -> StoredResponse:
-    row: Any = None
+def _response(execute: Execute, columns: list[Any]) -> StoredResponse | None:
+    status, digest, lines, body, stored = columns
+    if status is None:
+        return None
     if stored is not None:
         row = execute("SELECT headers, body FROM responses WHERE id = ?", (stored,)).fetchone()
-    if row is None:
-        return StoredResponse(status, [], None, digest)
-    lines = row[0].split("\n") if row[0] else []
-    return StoredResponse(status, list(zip(lines[::2], lines[1::2], strict=True)), row[1], digest)
+        lines, body = row or (None, None)
+    names = lines.split("\n") if lines else []
+    return StoredResponse(status, list(zip(names[::2], names[1::2], strict=True)), body, digest)

@@ -168,7 +168,7 @@ def _drop_claim(execute: Execute, row: Any) -> None:
 
 
 def _drop_bodies(execute: Execute) -> bool:
-    """Drop the oldest stored responses; their status and digest are kept with the contract.
+    """Drop the oldest longer bodies; their status and digest are kept with the contract.
 
     The newest stays in any case: were it dropped, its number would be given to another response.
     """

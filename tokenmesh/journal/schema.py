@@ -9,8 +9,8 @@ call waits for. What costs is the number of pages that a commit touches, so:
 - ``owed`` and ``unowed`` are only ever appended to. ``n`` grows without gaps, so a batch is a range of ``n``
   and the outbox needs neither an index nor a mark on each row: ``marks.next`` is the first ``n`` that no
   batch has. ``verdicts`` holds the exceptions, one contract each: lost, or settled in another transaction.
-- ``responses`` stands apart because it may go first: deleting whole old pages frees space, shrinking rows
-  does not.
+- A short response stands in the row of its contract. A longer one is in ``responses``, because it may go
+  first: deleting whole old pages frees space, shrinking rows does not.
 - ``numbers`` keeps the used ``seq`` of a lane, 60 to a row, one bit each. Row ``FLOOR`` of a lane says which
   is the first chunk still kept; what is older counts as used.
 - The views are what several modules ask: ``settled_below`` is the first ``n`` that may not be dropped yet.
@@ -38,10 +38,12 @@ CREATE TABLE claims (
     ended INTEGER, PRIMARY KEY (payer, jti)) WITHOUT ROWID;
 CREATE TABLE owed (
     n INTEGER PRIMARY KEY, payer TEXT NOT NULL, jti TEXT NOT NULL, charged INTEGER NOT NULL, at REAL NOT NULL,
-    response INTEGER, status INTEGER NOT NULL, digest TEXT NOT NULL, contract TEXT NOT NULL, receipt TEXT);
+    status INTEGER NOT NULL, digest TEXT NOT NULL, contract TEXT NOT NULL, receipt TEXT,
+    headers TEXT, body BLOB, response INTEGER);
 CREATE TABLE unowed (
     n INTEGER PRIMARY KEY, payer TEXT NOT NULL, jti TEXT NOT NULL, out TEXT NOT NULL, reason TEXT,
-    at REAL NOT NULL, response INTEGER, status INTEGER, digest TEXT, receipt TEXT);
+    at REAL NOT NULL, status INTEGER, digest TEXT, receipt TEXT,
+    headers TEXT, body BLOB, response INTEGER);
 CREATE TABLE responses (id INTEGER PRIMARY KEY, headers TEXT NOT NULL, body BLOB NOT NULL);
 CREATE TABLE allowances (id TEXT PRIMARY KEY, used INTEGER NOT NULL, until REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE numbers (

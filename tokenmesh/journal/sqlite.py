@@ -41,7 +41,8 @@ from tokenmesh.journal.retention import Limits, Retention, Space
 SCHEME = "sqlite:///"
 ROW_BYTES = 4_096
 """What a contract takes in the file beside its response, roughly."""
-MAKE_ROOM_EVERY_S = 1.0
+MAKE_ROOM_AGAIN_S = 1.0
+"""After nothing could be dropped for a new claim, it is not tried again for so long."""
 
 
 class SqliteJournal(Journal):
@@ -125,9 +126,10 @@ class SqliteJournal(Journal):
         """See :meth:`Journal.claim`."""
         result = self._claim(entry, now)
         if type(result) is JournalFull and now >= self._make_room_at:
-            self._make_room_at = now + MAKE_ROOM_EVERY_S
             self.prune(now)
             result = self._claim(entry, now)
+            if type(result) is JournalFull:
+                self._make_room_at = now + MAKE_ROOM_AGAIN_S
         return result
 
     def fulfil(
