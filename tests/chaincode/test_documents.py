@@ -389,6 +389,8 @@ def test_base64url_has_one_spelling() -> None:
         f" {signature}",
     ):
         assert code_of(f"{header}.{claims}.{other}") == "not_a_contract"
+    for junk in ("\n\n\n\n", "!!!!", "====", "    ", "+/+/"):
+        assert code_of(f"{header}.{claims}.{signature[:8]}{junk}{signature[8:]}") == "not_a_contract"
     for other in (claims + "=", claims[:5] + "+" + claims[5:], claims[:4] + "\n" + claims[4:], "/" + claims):
         assert code_of(f"{header}.{other}.{signature}") == "not_a_contract"
     assert code_of(f"{header}=.{claims}.{signature}") == "not_a_contract"

@@ -120,6 +120,8 @@ def test_an_allowance_is_forgotten_with_what_was_spent_of_it() -> None:
     economy = with_funds()
     economy.submit("bob", "settle", items=[[economy.contract(via="a", lane="l", seq=1), 4]])
     economy.submit("alice", "close", id="a")
+    economy.now = START + 10_000
+    assert forgotten(economy, allowances=["a"]) == 0, "its tokens are still there"
     economy.now = START + 300
     economy.submit("bob", "expire", allowances=["a"])
     economy.now = START + 900 + RECORD_KEEP_S
