@@ -110,17 +110,17 @@ def test_policy_keys_are_set_one_by_one(cli: Cli) -> None:
     assert after["tokens_max"] == before["tokens_max"]
 
 
-def test_policy_rules_are_put_first_denials_before_all(cli: Cli) -> None:
-    cli("policy", "set", "--allow", "shop-*", "payment", "POST /pay")
-    cli("policy", "set", "--allow", "a", "b", "*", "--deny", "x", "y", "GET /[ab]")
-    rules = [tuple(rule.values()) for rule in cli.json("policy", "show")["rules"]]
-    assert [(rule["effect"], rule["payer"]) for rule in cli.json("policy", "show")["rules"]] == [
-        ("deny", "x"),
-        ("allow", "a"),
-        ("allow", "shop-*"),
+def test_policy_rules_are_put_first_in_the_order_given(cli: Cli) -> None:
+    cli("policy", "set", "--rule", "deny", "*", "payment", "*")
+    cli("policy", "set", "--rule", "allow", "a", "b", "*", "--rule", "deny", "x", "y", "GET /[ab]")
+    rules = cli.json("policy", "show")["rules"]
+    assert [(rule["effect"], rule["payer"], rule["payee"], rule["operation"]) for rule in rules] == [
+        ("allow", "a", "b", "*"),
+        ("deny", "x", "y", "GET /[ab]"),
+        ("deny", "*", "payment", "*"),
     ]
-    assert len(rules) == 3
-    assert "POST /pay" in cli("policy", "show")
+    assert "GET /[ab]" in cli("policy", "show")
+    assert cli.run("policy", "set", "--rule", "perhaps", "a", "b", "*").exit_code == 2
 
 
 def test_what_policy_show_says_policy_set_takes(cli: Cli, tmp_path: Path) -> None:

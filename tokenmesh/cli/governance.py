@@ -110,8 +110,14 @@ def show(session: Session, as_json: bool) -> None:
 @policy.command("set")
 @click.argument("changes", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--file", type=click.File(encoding="utf-8"), help="A whole policy as JSON; - reads stdin.")
-@click.option("--allow", nargs=3, multiple=True, metavar="PAYER PAYEE OPERATION", help="A new first rule.")
-@click.option("--deny", nargs=3, multiple=True, metavar="PAYER PAYEE OPERATION", help="A new first rule.")
+@click.option(
+    "--rule",
+    "rules",
+    type=(click.Choice(["allow", "deny"]), str, str, str),
+    multiple=True,
+    metavar="allow|deny PAYER PAYEE OPERATION",
+    help="A rule before those there are; several stand in the order given.",
+)
 @as_governor
 @pass_session
 def set_policy(
@@ -119,25 +125,23 @@ def set_policy(
     *,
     changes: tuple[str, ...],
     file: TextIO | None,
-    allow: tuple[tuple[str, str, str], ...],
-    deny: tuple[tuple[str, str, str], ...],
+    rules: tuple[tuple[str, str, str, str], ...],
     acting: str,
 ) -> None:
     """Change the policy: single keys, the whole of it from a file, or rules put before the others.
 
     \b
     tokenmesh policy set default=deny threshold=2
-    tokenmesh policy set --allow 'shop-*' payment 'POST /pay'
+    tokenmesh policy set --rule allow 'shop-*' payment 'POST /pay' --rule deny '*' payment '*'
     tokenmesh policy show --json | jq ... | tokenmesh policy set --file -
     """
-    if not (changes or file or allow or deny):
-        raise click.UsageError("Say what to change: KEY=VALUE, --file, --allow or --deny.")
+    if not (changes or file or rules):
+        raise click.UsageError("Say what to change: KEY=VALUE, --file or --rule.")
     with session.acting(acting) as desk:
         wanted = _from_file(file) if file else answer(desk.ledger.policy())
         for change in changes:
             _apply(wanted, change)
-        first = [_rule("deny", *one) for one in deny] + [_rule("allow", *one) for one in allow]
-        wanted["rules"] = first + list(wanted.get("rules", []))
+        wanted["rules"] = [_rule(*one) for one in rules] + list(wanted.get("rules", []))
         try:
             check_policy(wanted)
         except ValueError as error:
