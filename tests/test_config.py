@@ -15,6 +15,7 @@ from tokenmesh.errors import ConfigError
 
 NAMES = [item.name for item in dataclasses.fields(Settings)]
 LIMITS = [item for item in dataclasses.fields(Settings) if item.metadata]
+PACKAGE = Path(__file__).parent.parent / "tokenmesh"
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "configuration.md"
 
 
@@ -136,6 +137,13 @@ def test_every_setting_is_read_from_the_environment(name: str) -> None:
     changed = Settings.from_environment({variables()[name]: text})
     expected = {"home": Path("/h"), "urls": {"service": "http://x"}}.get(name)
     assert getattr(changed, name) == (expected or samples.get(name) or item.default)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_setting_is_read_by_a_running_part(name: str) -> None:
+    """A limit that nothing reads would be promised and not kept."""
+    parts = [path for path in PACKAGE.rglob("*.py") if path.name != "config.py"]
+    assert any(re.search(rf"settings\.{name}\b", path.read_text()) for path in parts)
 
 
 def test_every_setting_is_documented_in_the_docstring_and_on_its_page() -> None:
