@@ -1,0 +1,48 @@
+"""What is in the repository is in the distribution: packages without ``__init__.py`` would be left out."""
+
+from __future__ import annotations
+
+import importlib
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = [ROOT / "tokenmesh", ROOT / "chaincode" / "tokenmesh_chaincode", ROOT / "benchmarks"]
+DATA = {"py.typed"}
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
+def test_every_module_lies_in_a_package_that_is_found(source: Path) -> None:
+    folders = {path.parent for path in source.rglob("*.py")}
+    assert folders
+    assert [str(folder) for folder in folders if not (folder / "__init__.py").exists()] == []
+
+
+def test_every_other_file_is_named_as_package_data() -> None:
+    """A template or a profile that is not named in pyproject.toml would be missing from the wheel."""
+    others = {
+        path.name
+        for source in SOURCES
+        for path in source.rglob("*")
+        if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
+    }
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert others == DATA == {name for names in settings["package-data"].values() for name in names}
+
+
+def test_the_benchmarks_are_importable_as_they_are_installed() -> None:
+    for module in ("embedded_ledger", "hot_path"):
+        assert callable(importlib.import_module(f"tokenmesh_benchmarks.{module}").measure)
+
+
+def test_every_entry_point_leads_to_something() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    points = [*project["scripts"].values()]
+    for group in project["entry-points"].values():
+        points += group.values()
+    for point in points:
+        module, _, name = point.partition(":")
+        found = importlib.import_module(module)
+        assert not name or hasattr(found, name)
