@@ -1,7 +1,7 @@
 """What every client shares: carrying out what a call's steps ask for, blocking or awaiting.
 
-A client brings two functions: ``send`` carries out a :class:`Send` and raises :class:`TransportFailed` if no
-response came; ``read_body`` gives the whole body of the caller's request.
+A client brings two functions: ``send`` carries out a ``Send`` or an ``Ask``, and raises ``TransportFailed``
+if no response came; ``read_body`` gives the whole body of the caller's request.
 """
 
 from __future__ import annotations
@@ -10,21 +10,22 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from tokenmesh.consumer import InResponse, ReadBody, Send
+from tokenmesh.consumer import Ask, InResponse, ReadBody, Send
 from tokenmesh.errors import LedgerOutcomeUnknown
 from tokenmesh.steps import Steps, Within, arun, run
 
 T = TypeVar("T")
 
+REQUESTS = (Send, Ask)
 WAIT_S_MAX = 60.0
 """The longest wait of one call for an answer of the ledger, whatever else may be wrong with it."""
 
 
-def drive(steps: Steps[T], send: Callable[[Send], InResponse], read_body: Callable[[], bytes]) -> T:
+def drive(steps: Steps[T], send: Callable[[Send | Ask], InResponse], read_body: Callable[[], bytes]) -> T:
     """Carry ``steps`` out on this thread. Whatever happens, they are closed: they give back what is out."""
 
     def carry_out(effect: Any) -> Any:
-        if isinstance(effect, Send):
+        if isinstance(effect, REQUESTS):
             return send(effect)
         if isinstance(effect, ReadBody):
             return read_body()
@@ -48,13 +49,13 @@ def drive(steps: Steps[T], send: Callable[[Send], InResponse], read_body: Callab
 
 async def adrive(
     steps: Steps[T],
-    send: Callable[[Send], Awaitable[InResponse]],
+    send: Callable[[Send | Ask], Awaitable[InResponse]],
     read_body: Callable[[], Awaitable[bytes]],
 ) -> T:
     """Carry ``steps`` out on this event loop; a cancelled task closes them too."""
 
     async def carry_out(effect: Any) -> Any:
-        if isinstance(effect, Send):
+        if isinstance(effect, REQUESTS):
             return await send(effect)
         if isinstance(effect, ReadBody):
             return await read_body()

@@ -7,10 +7,10 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
-from tokenmesh.clients.base import waiting
+from tokenmesh.clients.base import REQUESTS, waiting
 from tokenmesh.clients.httpx_transport import INFO, Exchange, Link
 from tokenmesh.clients.options import Retry, Via, belongs, call_options
-from tokenmesh.consumer import CONTRACT_HEADER, InResponse, ReadBody, Send
+from tokenmesh.consumer import CONTRACT_HEADER, Ask, InResponse, ReadBody, Send
 from tokenmesh.errors import ConfigError
 from tokenmesh.steps import Steps, arun, run
 
@@ -50,7 +50,7 @@ class PayingAuth(_Auth):
         try:
             effect = next(steps)
             while True:
-                if isinstance(effect, Send):
+                if isinstance(effect, REQUESTS):
                     response = yield self._native(exchange, effect)
                     body = response.read() if self._whole(effect, response) else None
                     effect = steps.send(InResponse(response.status_code, response.headers, body, response))
@@ -75,7 +75,7 @@ class PayingAuth(_Auth):
         try:
             effect = next(steps)
             while True:
-                if isinstance(effect, Send):
+                if isinstance(effect, REQUESTS):
                     response = yield self._native(exchange, effect)
                     body = await response.aread() if self._whole(effect, response) else None
                     effect = steps.send(InResponse(response.status_code, response.headers, body, response))
@@ -100,19 +100,18 @@ class PayingAuth(_Auth):
         options = link.options._replace(url=base)
         return exchange, link.consumer.call(link.service, exchange.out(), options, follow_up=False)
 
-    def _native(self, exchange: Exchange, send: Send) -> httpx.Request:
-        if send.own:
-            return exchange.native(send)
+    def _native(self, exchange: Exchange, effect: Send | Ask) -> httpx.Request:
+        if isinstance(effect, Ask):
+            return exchange.native(effect)
         # The caller's own request, as every httpx.Auth sends it.
         request = exchange.request
         request.headers.pop(CONTRACT_HEADER, None)
-        for name, value in send.request.headers[-1:]:
-            if name == CONTRACT_HEADER:
-                request.headers[name] = value
+        if effect.contract is not None:
+            request.headers[CONTRACT_HEADER] = effect.contract
         return request
 
-    def _whole(self, send: Send, response: httpx.Response) -> bool:
-        if send.own or response.status_code >= 400:
+    def _whole(self, effect: Send | Ask, response: httpx.Response) -> bool:
+        if isinstance(effect, Ask) or response.status_code >= 400:
             return True
         length = response.headers.get("Content-Length", "")
         coded = "Content-Encoding" in response.headers  # read, it would be decoded already

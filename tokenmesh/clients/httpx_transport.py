@@ -13,11 +13,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tokenmesh.clients.base import adrive, drive
-from tokenmesh.clients.options import as_text, belongs, key_of
+from tokenmesh.clients.options import belongs, key_of
 from tokenmesh.consumer import (
     CONTRACT_HEADER,
     IDEMPOTENCY_HEADER,
     OWN_BYTES_MAX,
+    Ask,
     CallOptions,
     Consumer,
     InResponse,
@@ -25,6 +26,7 @@ from tokenmesh.consumer import (
     Pending,
     Send,
     TransportFailed,
+    own_headers,
 )
 
 if TYPE_CHECKING:
@@ -92,17 +94,18 @@ class Exchange:
         except self.link.library.RequestNotRead:
             body = None
         key = request.extensions.get(KEY) or request.headers.get(IDEMPOTENCY_HEADER)
-        key = key_of(as_text(key), request.extensions.get(FIRST), method, url)
-        return OutRequest(method, url, request.headers.multi_items(), body, key)
+        if key is not None:
+            key = key_of(str(key), request.extensions.get(FIRST), method, url)
+        return OutRequest(method, url, request.url.raw_path.decode("ascii"), body, key)
 
-    def native(self, send: Send) -> httpx.Request:
+    def native(self, effect: Send | Ask) -> httpx.Request:
         """The library's request for an effect."""
-        library, out, request = self.link.library, send.request, self.request
-        if send.own:
+        library, request = self.link.library, self.request
+        native: httpx.Request
+        if isinstance(effect, Ask):
+            headers = own_headers(request.headers.multi_items())
             extensions = {k: v for k, v in request.extensions.items() if k == "timeout"}
-            native: httpx.Request = library.Request(
-                out.method, out.url, headers=out.headers, extensions=extensions
-            )
+            native = library.Request("GET", effect.url, headers=headers, extensions=extensions)
             return native
         # A copy: the caller's own request must not carry a contract on to where it is redirected.
         native = library.Request(
@@ -112,14 +115,13 @@ class Exchange:
             stream=request.stream,
             extensions=request.extensions,
         )
-        contract = next((value for name, value in out.headers[-1:] if name == CONTRACT_HEADER), None)
-        if contract is not None:
-            native.headers[CONTRACT_HEADER] = contract
+        if effect.contract is not None:
+            native.headers[CONTRACT_HEADER] = effect.contract
         return native
 
-    def whole(self, send: Send, response: httpx.Response) -> bool:
+    def whole(self, effect: Send | Ask, response: httpx.Response) -> bool:
         """Whether a response is to be read now: all but what the caller wants to read as a stream."""
-        return send.own or not self.streamed or response.status_code >= 400
+        return isinstance(effect, Ask) or not self.streamed or response.status_code >= 400
 
     def answer(self, response: httpx.Response, body: bytes | None) -> InResponse:
         """A response in the consumer's terms, and as the caller will read it."""
@@ -152,7 +154,7 @@ class PayingTransport(_SyncTransport):
         exchange = Exchange(link, request)
         call = link.consumer.call(link.service, exchange.out(), link.options)
         try:
-            answer = drive(call, lambda send: self._send(exchange, send), request.read)
+            answer = drive(call, lambda effect: self._send(exchange, effect), request.read)
         except BaseException:
             if exchange.open is not None:
                 exchange.open.close()
@@ -162,19 +164,19 @@ class PayingTransport(_SyncTransport):
             response.stream = classes(link.library.__name__).sync_stream(self, exchange, answer.pending)
         return response
 
-    def _send(self, exchange: Exchange, send: Send) -> InResponse:
+    def _send(self, exchange: Exchange, effect: Send | Ask) -> InResponse:
         if exchange.open is not None:
             exchange.open.close()
         try:
-            response = self.inner.handle_request(exchange.native(send))
-            body = self._read(response, send) if exchange.whole(send, response) else None
+            response = self.inner.handle_request(exchange.native(effect))
+            body = self._read(response, effect) if exchange.whole(effect, response) else None
         except Exception as error:
             if self.link.is_transport_error(error):
                 raise self.link.failure(error) from error  # type: ignore[arg-type]
             raise
         return exchange.answer(response, body)
 
-    def _read(self, response: httpx.Response, send: Send) -> bytes:
+    def _read(self, response: httpx.Response, effect: Send | Ask) -> bytes:
         stream = response.stream
         assert isinstance(stream, self.link.library.SyncByteStream)
         pieces, length = [], 0
@@ -182,7 +184,7 @@ class PayingTransport(_SyncTransport):
             for piece in stream:
                 pieces.append(piece)
                 length += len(piece)
-                if send.own and length > OWN_BYTES_MAX:
+                if length > OWN_BYTES_MAX and isinstance(effect, Ask):
                     raise _too_long(length)
         finally:
             stream.close()
@@ -191,7 +193,7 @@ class PayingTransport(_SyncTransport):
     def conclude(self, exchange: Exchange, pending: Pending) -> None:
         """Check a stream that has been read to its end."""
         exchange.open = None
-        drive(self.link.consumer.conclude(pending), lambda send: self._send(exchange, send), bytes)
+        drive(self.link.consumer.conclude(pending), lambda effect: self._send(exchange, effect), bytes)
 
     def close(self) -> None:
         self.inner.close()
@@ -238,7 +240,7 @@ class AsyncPayingTransport(_AsyncTransport):
         exchange = Exchange(link, request)
         call = link.consumer.call(link.service, exchange.out(), link.options)
         try:
-            answer = await adrive(call, lambda send: self._send(exchange, send), request.aread)
+            answer = await adrive(call, lambda effect: self._send(exchange, effect), request.aread)
         except BaseException:
             if exchange.open is not None:
                 await exchange.open.aclose()
@@ -248,19 +250,19 @@ class AsyncPayingTransport(_AsyncTransport):
             response.stream = classes(link.library.__name__).async_stream(self, exchange, answer.pending)
         return response
 
-    async def _send(self, exchange: Exchange, send: Send) -> InResponse:
+    async def _send(self, exchange: Exchange, effect: Send | Ask) -> InResponse:
         if exchange.open is not None:
             await exchange.open.aclose()
         try:
-            response = await self.inner.handle_async_request(exchange.native(send))
-            body = await self._read(response, send) if exchange.whole(send, response) else None
+            response = await self.inner.handle_async_request(exchange.native(effect))
+            body = await self._read(response, effect) if exchange.whole(effect, response) else None
         except Exception as error:
             if self.link.is_transport_error(error):
                 raise self.link.failure(error) from error  # type: ignore[arg-type]
             raise
         return exchange.answer(response, body)
 
-    async def _read(self, response: httpx.Response, send: Send) -> bytes:
+    async def _read(self, response: httpx.Response, effect: Send | Ask) -> bytes:
         stream = response.stream
         assert isinstance(stream, self.link.library.AsyncByteStream)
         pieces, length = [], 0
@@ -268,7 +270,7 @@ class AsyncPayingTransport(_AsyncTransport):
             async for piece in stream:
                 pieces.append(piece)
                 length += len(piece)
-                if send.own and length > OWN_BYTES_MAX:
+                if length > OWN_BYTES_MAX and isinstance(effect, Ask):
                     raise _too_long(length)
         finally:
             await stream.aclose()
@@ -279,7 +281,7 @@ class AsyncPayingTransport(_AsyncTransport):
         exchange.open = None
         await adrive(
             self.link.consumer.conclude(pending),
-            lambda send: self._send(exchange, send),
+            lambda effect: self._send(exchange, effect),
             exchange.request.aread,
         )
 

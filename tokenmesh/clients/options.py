@@ -32,8 +32,8 @@ def call_options(
         raise ConfigError(f"max_tokens is {max_tokens!r}: it must be a whole number, 0 or more")
     if via not in (None, "allowance", "hold"):
         raise ConfigError(f"via is {via!r}: it must be 'allowance' or 'hold'")
-    policy_of(retry, Policy())
-    return CallOptions(run(mesh.consumer.url_of(service, url)), max_tokens, via, retry)
+    policy = None if retry is None else policy_of(retry, Policy())
+    return CallOptions(run(mesh.consumer.url_of(service, url)), max_tokens, via, policy)
 
 
 def belongs(url: str, base: str) -> bool:

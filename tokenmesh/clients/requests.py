@@ -20,6 +20,7 @@ from tokenmesh.consumer import (
     CONTRACT_HEADER,
     IDEMPOTENCY_HEADER,
     OWN_BYTES_MAX,
+    Ask,
     CallOptions,
     Consumer,
     InResponse,
@@ -27,6 +28,7 @@ from tokenmesh.consumer import (
     Pending,
     Send,
     TransportFailed,
+    own_headers,
 )
 
 if TYPE_CHECKING:
@@ -167,7 +169,7 @@ class _Exchange:
         given: Any = request.body
         body = self.read_body() if given is None or isinstance(given, bytes | str) else None
         key = getattr(request, "tokenmesh_key", None)
-        return OutRequest(str(request.method), str(request.url), list(request.headers.items()), body, key)
+        return OutRequest(str(request.method), str(request.url), request.path_url, body, key)
 
     def drive(self, steps: Any) -> Any:
         try:
@@ -193,15 +195,15 @@ class _Exchange:
         request.headers["Content-Length"] = str(len(body))
         return bytes(body)
 
-    def send(self, send: Send) -> InResponse:
+    def send(self, effect: Send | Ask) -> InResponse:
         if self.open is not None:
             self.open.close()
             self.open = None
         try:
-            response = self.adapter.send_plain(self._prepared(send), **self.options)
+            response = self.adapter.send_plain(self._prepared(effect), **self.options)
             self.open = response
-            whole = send.own or not self.streamed or response.status_code >= 400
-            body = self._read(response, send) if whole else None
+            whole = isinstance(effect, Ask) or not self.streamed or response.status_code >= 400
+            body = self._read(response, effect) if whole else None
         except (
             requests.ConnectionError,
             requests.Timeout,
@@ -212,22 +214,21 @@ class _Exchange:
             raise TransportFailed(f"{type(error).__name__} {error}", sent=True) from error
         return InResponse(response.status_code, Headers(response.headers), body, response)
 
-    def _prepared(self, send: Send) -> requests.PreparedRequest:
-        if send.own:
-            prepared = requests.PreparedRequest()
-            prepared.prepare(
-                method=send.request.method, url=send.request.url, headers=dict(send.request.headers)
+    def _prepared(self, effect: Send | Ask) -> requests.PreparedRequest:
+        if isinstance(effect, Ask):
+            asked = requests.PreparedRequest()
+            asked.prepare(
+                method="GET", url=effect.url, headers=dict(own_headers(self.request.headers.items()))
             )
-            return prepared
+            return asked
         prepared = self.request.copy()
         prepared.headers.pop(CONTRACT_HEADER, None)
-        for name, value in send.request.headers[-1:]:
-            if name == CONTRACT_HEADER:
-                prepared.headers[name] = value
+        if effect.contract is not None:
+            prepared.headers[CONTRACT_HEADER] = effect.contract
         return prepared
 
-    def _read(self, response: requests.Response, send: Send) -> bytes:
-        if send.own:
+    def _read(self, response: requests.Response, effect: Send | Ask) -> bytes:
+        if isinstance(effect, Ask):
             body: bytes = response.raw.read(OWN_BYTES_MAX + 1, decode_content=False)
             response.close()
             if len(body) > OWN_BYTES_MAX:

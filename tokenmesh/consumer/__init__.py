@@ -7,6 +7,7 @@ from tokenmesh.consumer.messages import (
     IDEMPOTENCY_HEADER,
     OWN_BYTES_MAX,
     RECEIPT_HEADER,
+    Ask,
     CallInfo,
     CallOptions,
     InResponse,
@@ -14,6 +15,7 @@ from tokenmesh.consumer.messages import (
     ReadBody,
     Send,
     TransportFailed,
+    own_headers,
 )
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "IDEMPOTENCY_HEADER",
     "OWN_BYTES_MAX",
     "RECEIPT_HEADER",
+    "Ask",
     "CallInfo",
     "CallOptions",
     "Consumer",
@@ -30,4 +33,5 @@ __all__ = [
     "ReadBody",
     "Send",
     "TransportFailed",
+    "own_headers",
 ]

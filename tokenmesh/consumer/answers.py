@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from tokenmesh.consumer.messages import (
     RECEIPT_HEADER,
+    Ask,
     CallInfo,
     InResponse,
-    Send,
     TransportFailed,
 )
 from tokenmesh.consumer.offers import Offers, read_offers
@@ -188,13 +188,13 @@ class Answers:
             self._treasury.lost(pending.ticket, contract.exp if contract else pending.ticket.exp)
 
     def _fetch(self, call: Call) -> Steps[str | None]:
-        consumer = call.consumer
-        path = f"{RECEIPTS_PATH}{call.contract.jti if call.contract else ''}?payer={consumer.payer}"
+        jti = call.contract.jti if call.contract else ""
+        url = f"{call.options.url}{RECEIPTS_PATH}{jti}?payer={call.consumer.payer}"
         for number in range(RECEIPT_TRIES):
             if number:
                 yield Sleep(RECEIPT_WAIT_S * 2 ** (number - 1))
             try:
-                response: InResponse = yield Send(consumer.own_request(call, path), own=True)
+                response: InResponse = yield Ask(url)
             except TransportFailed:
                 continue
             if response.status == 200 and response.body is not None:
@@ -268,8 +268,7 @@ class Answers:
         shelf, old = call.shelf, call.offer
         call.repriced += 1
         if offers:
-            path = call.target.partition("?")[0]
-            call.offer = Offers(offers).match(call.request.method, path) or offers[0]
+            call.offer = Offers(offers).match(call.request.method, call.path) or offers[0]
         if old is not None and old.tokens is not None and shelf.offers is not None:
             shelf.offers = shelf.offers.with_these(offers)
         elif old is None:

@@ -16,12 +16,10 @@ from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from opentelemetry import trace
 
 from tokenmesh.consumer.messages import (
-    CONTRACT_HEADER,
     CallInfo,
     CallOptions,
     InResponse,
@@ -78,8 +76,9 @@ class Call:
         self.tries = tries
         self.follow_up = follow_up
         self.shelf: Shelf = consumer.book.shelf(service, options.url)
-        url = urlsplit(request.url)
-        self.target = documents.target(url.path, url.query)
+        path, _, query = request.target.partition("?")
+        self.path = documents.target(path)
+        self.target = documents.target(path, query) if query else self.path
         self.offer: Offer | None = None
         self.contract: Contract | None = None
         self.text = ""
@@ -148,10 +147,9 @@ class Call:
     # Sending
 
     def _send(self) -> Steps[InResponse]:
-        headers = [*self.request.headers, (CONTRACT_HEADER, self.text)]
         self.sending = True
         try:
-            response: InResponse = yield Send(self.request._replace(headers=headers))
+            response: InResponse = yield Send(self.text)
         except TransportFailed as failure:
             self.sending = False
             self.doubt = self.doubt or failure.sent
@@ -166,7 +164,7 @@ class Call:
     def _send_free(self) -> Steps[InResponse]:
         """Send without a contract: repeated as plain HTTP allows, and no further."""
         try:
-            response: InResponse = yield Send(self.request)
+            response: InResponse = yield Send(None)
         except TransportFailed as failure:
             error = self.unreachable(failure)
             if failure.sent and (self.request.method not in IDEMPOTENT or self.request.body is None):

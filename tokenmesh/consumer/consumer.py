@@ -1,6 +1,6 @@
 """The payer's side of a call, for any transport: everything that waits is a step (:mod:`tokenmesh.steps`).
 
-Besides futures and sleeps, a call yields :class:`Send` and :class:`ReadBody`, which its driver carries out
+Besides futures and sleeps, a call yields ``Send``, ``Ask`` and ``ReadBody``, which its driver carries out
 (:mod:`tokenmesh.clients.base`).
 """
 
@@ -18,12 +18,10 @@ from tokenmesh.config import Settings
 from tokenmesh.consumer.answers import Answers, Pending
 from tokenmesh.consumer.call import Call
 from tokenmesh.consumer.messages import (
-    CONTRACT_HEADER,
-    IDEMPOTENCY_HEADER,
+    Ask,
     CallOptions,
     InResponse,
     OutRequest,
-    Send,
     TransportFailed,
 )
 from tokenmesh.consumer.offers import NO_OFFERS, OFFERS_PATH, Offer, OfferBook, Offers, Shelf, parse_offers
@@ -32,7 +30,7 @@ from tokenmesh.consumer.receipts import ReceiptChecker
 from tokenmesh.errors import LedgerError, Unreachable
 from tokenmesh.identity import Wallet
 from tokenmesh.ledger.base import Ledger
-from tokenmesh.retry import FullJitter, Policy, Tries, policy_of, stop_by_default
+from tokenmesh.retry import FullJitter, Policy, Tries, stop_by_default
 from tokenmesh.steps import Steps, wait
 from tokenmesh.treasury import Treasury
 from tokenmesh_chaincode import documents
@@ -41,21 +39,6 @@ from tokenmesh_chaincode.documents import Contract
 OFFERS_AGAIN_S = 5.0
 """How soon a service's offers are asked for again after that gave nothing."""
 
-_NOT_FOR_OWN = frozenset(
-    {
-        "accept",
-        "accept-encoding",
-        "connection",
-        "content-encoding",
-        "content-length",
-        "content-type",
-        "expect",
-        "range",
-        "transfer-encoding",
-        CONTRACT_HEADER.lower(),
-        IDEMPOTENCY_HEADER.lower(),
-    }
-)
 _log = logging.getLogger(__name__)
 
 
@@ -103,7 +86,7 @@ class Consumer:
         question for a stream's receipt. Raises :class:`tokenmesh.errors.CallError`, which says whether
         tokens were spent.
         """
-        tries = Tries(policy_of(options.retry, self._policy), request.method, self._monotonic)
+        tries = Tries(options.retry or self._policy, request.method, self._monotonic)
         call = Call(self, service, request, options, tries, follow_up=follow_up)
         try:
             return (yield from call.run())
@@ -146,18 +129,12 @@ class Consumer:
         self._wallet.reload()
         return documents.sign(contract, self._wallet)
 
-    def own_request(self, call: Call, path: str) -> OutRequest:
-        """A request of the mesh's own to a call's service; it gets through where the call's own would."""
-        headers = [(name, value) for name, value in call.request.headers if name.lower() not in _NOT_FOR_OWN]
-        headers += [("Accept", "application/json, application/jose"), ("Accept-Encoding", "identity")]
-        return OutRequest("GET", call.options.url + path, headers, b"")
-
     # Offers
 
     def find_offer(self, call: Call) -> Steps[Offer | None]:
         """What the payee asks for a call, None if it offers no such operation."""
         offers = yield from self._offers(call, call.shelf)
-        path = call.target.partition("?")[0]
+        path = call.path
         prefix = urlsplit(call.options.url).path.rstrip("/")
         if prefix and path.startswith(prefix + "/"):
             # Behind a proxy that takes a prefix away, the service knows nothing of it.
@@ -187,7 +164,7 @@ class Consumer:
         """Ask for the offers. Whoever waits for ``asking`` is told, even if this call is cancelled."""
         failed = None
         try:
-            response: InResponse = yield Send(self.own_request(call, OFFERS_PATH), own=True)
+            response: InResponse = yield Ask(call.options.url + OFFERS_PATH)
             return self._read(call, shelf, response)
         except TransportFailed as failure:
             failed = failure

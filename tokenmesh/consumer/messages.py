@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 from tokenmesh.errors import TokenmeshError
+from tokenmesh.retry import Policy
 from tokenmesh_chaincode.documents import Receipt
 
 CONTRACT_HEADER = "Token-Contract"
@@ -14,14 +16,14 @@ IDEMPOTENCY_HEADER = "Idempotency-Key"
 
 
 class OutRequest(NamedTuple):
-    """A request to send. ``url`` is absolute.
+    """A request to send. ``url`` is absolute; ``target`` is its path and query, as they go over the wire.
 
     ``body`` is None for a body that nobody has read yet, a stream: :class:`ReadBody` asks for it.
     """
 
     method: str
     url: str
-    headers: list[tuple[str, str]]
+    target: str
     body: bytes | None
     idempotency_key: str | None = None
 
@@ -71,24 +73,27 @@ class CallOptions(NamedTuple):
     """How a client calls one service.
 
     ``url``: where it is. ``max_tokens``: the most one call may cost. ``via``: how to pay, if the offer
-    leaves it open. ``retry``: a tenacity policy or a :class:`tokenmesh.retry.Policy`.
+    leaves it open. ``retry``: when to try again, None for the consumer's own policy.
     """
 
     url: str
     max_tokens: int | None = None
     via: Literal["allowance", "hold"] | None = None
-    retry: Any = None
+    retry: Policy | None = None
 
 
 class Send(NamedTuple):
-    """An effect: send this and give the :class:`InResponse`, or raise :class:`TransportFailed`.
+    """An effect: send the caller's request, with ``contract`` in the header ``CONTRACT_HEADER`` if there is
+    one; give the :class:`InResponse`, or raise :class:`TransportFailed`."""
 
-    ``own``: a small request of the mesh itself, whose body is to be read whole (at most ``OWN_BYTES_MAX``)
-    however the caller wants its own response.
-    """
+    contract: str | None
 
-    request: OutRequest
-    own: bool = False
+
+class Ask(NamedTuple):
+    """An effect: get ``url``, a small question of the mesh itself, with ``own_headers`` of the caller's
+    headers. The answer is read whole, whatever the caller wants of its own, but at most ``OWN_BYTES_MAX``."""
+
+    url: str
 
 
 class ReadBody(NamedTuple):
@@ -97,6 +102,29 @@ class ReadBody(NamedTuple):
 
 OWN_BYTES_MAX = 4 * 2**20
 """The longest answer to one of the mesh's own requests that is read."""
+
+
+_NOT_FOR_OWN = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "expect",
+        "range",
+        "transfer-encoding",
+        CONTRACT_HEADER.lower(),
+        IDEMPOTENCY_HEADER.lower(),
+    }
+)
+
+
+def own_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The headers of a question of the mesh's own: it gets through where the caller's request does."""
+    kept = [(name, value) for name, value in headers if name.lower() not in _NOT_FOR_OWN]
+    return [*kept, ("Accept", "application/json, application/jose"), ("Accept-Encoding", "identity")]
 
 
 class TransportFailed(TokenmeshError):
