@@ -165,3 +165,22 @@ def test_a_contract_that_the_rules_refused_says_why(trade: Cli) -> None:
 
 def test_a_contract_that_no_settlement_carries_is_an_error(cli: Cli) -> None:
     assert "not settled yet" in cli.refused("contract", "show", "none-such")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ZeroDivisionError("oops"), "ZeroDivisionError: oops"),
+        (PermissionError(13, "Permission denied", "/some/where"), "/some/where: Permission denied"),
+    ],
+)
+def test_what_nobody_foresaw_is_told_in_two_lines(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
+) -> None:
+    """Not even a mistake of ours ends with a trace; it says where it happened, to be reported."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("tokenmesh.cli.reading.known_wallet", fail)
+    assert message in cli.refused("balance", "governance")

@@ -90,6 +90,19 @@ def test_a_creation_that_broke_off_before_the_ledger_is_taken_up(cli: Cli) -> No
     assert cli.json("wallet", "show", "service-a")["certificates"][0]["x5t"] == made.x5t
 
 
+def test_a_creation_that_broke_off_is_not_taken_up_in_another_role(cli: Cli) -> None:
+    made = Wallet.create(cli.home, "second", CertificateAuthority.load(cli.home))
+    said = cli.refused("wallet", "create", "second", "--governor")
+    assert f"{made.path} is there already, with the role 'service'" in said
+    assert [one["name"] for one in cli.json("wallet", "list")] == ["governance"]
+
+
+def test_a_single_wallet_can_be_encrypted(cli: Cli) -> None:
+    cli("wallet", "create", "service-a", "--passphrase", stdin="sesame\nsesame\n")
+    assert b"ENCRYPTED" in (cli.home / "wallets" / "service-a" / "identity.pem").read_bytes()
+    assert Wallet.load(cli.home, "service-a", passphrase=lambda: "sesame").name == "service-a"
+
+
 def test_only_a_governor_makes_wallets(cli: Cli) -> None:
     cli("wallet", "create", "service-a")
     assert "governor" in cli.refused("wallet", "create", "service-b", "--as", "service-a")
