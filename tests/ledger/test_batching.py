@@ -50,7 +50,7 @@ def texts(results: list[Result]) -> list[str]:
 
 def test_what_gathers_while_a_batch_is_on_its_way_is_the_next_batch(gate):
     """One write serves everyone who waited for it, and each gets the results of its own operations."""
-    batcher = Batcher(gate.write)
+    batcher = Batcher(list, gate.write)
     first = batcher.submit(["a"])
     assert gate.begun.acquire(timeout=SOON)
     later = [batcher.submit([f"b{n}", f"c{n}"]) for n in range(50)]
@@ -63,7 +63,7 @@ def test_what_gathers_while_a_batch_is_on_its_way_is_the_next_batch(gate):
 
 def test_a_batch_is_bounded_in_operations_and_bytes(gate):
     """batch_max and batch_bytes_max hold, in the order of submission, and a submission stays whole."""
-    batcher = Batcher(gate.write, batch_max=4, batch_bytes_max=100)
+    batcher = Batcher(list, gate.write, batch_max=4, batch_bytes_max=100)
     submissions = [["a"], ["b", "b", "b"], ["c", "c"], ["d" * 60], ["e" * 60], ["f" * 500]]
     futures = []
     for number, operations in enumerate(submissions):
@@ -78,7 +78,7 @@ def test_a_batch_is_bounded_in_operations_and_bytes(gate):
 
 def test_a_submission_beyond_a_batch_is_refused(gate):
     """More operations than one batch takes are the caller's to cut; the message names the limits."""
-    batcher = Batcher(gate.write, batch_max=2, batch_bytes_max=10)
+    batcher = Batcher(list, gate.write, batch_max=2, batch_bytes_max=10)
     for operations in (["a"] * 3, ["a" * 6, "b" * 6]):
         with pytest.raises(LedgerError, match="batch_max"):
             batcher.submit(operations).result(SOON)
@@ -88,17 +88,17 @@ def test_a_submission_beyond_a_batch_is_refused(gate):
 
 def test_nothing_to_do_is_done_at_once(gate):
     """An empty submission is answered without a batch."""
-    batcher = Batcher(gate.write)
+    batcher = Batcher(list, gate.write)
     assert batcher.submit([]).result(0) == []
     assert gate.batches == []
 
 
 def test_the_queue_is_bounded(gate):
     """Past queue_max callers get LedgerBusy at once; when the queue has emptied it takes operations again."""
-    batcher = Batcher(gate.write, queue_max=3)
+    batcher = Batcher(list, gate.write, queue_max=3)
     first = batcher.submit(["a"])
     assert gate.begun.acquire(timeout=SOON)
-    waiting = [batcher.submit(["b"]) for _ in range(3)]
+    waiting = [batcher.submit(["b"]) for _ in range(2)]
     with pytest.raises(LedgerBusy, match="queue_max"):
         batcher.submit(["c"]).result(0)
     gate.open()
@@ -110,7 +110,7 @@ def test_the_queue_is_bounded(gate):
 
 def test_a_cancelled_submission_is_not_written(gate):
     """Cancelled while it waits: dropped, and its neighbours are not disturbed. Under way: too late."""
-    batcher = Batcher(gate.write)
+    batcher = Batcher(list, gate.write)
     first = batcher.submit(["a"])
     assert gate.begun.acquire(timeout=SOON)
     dropped, kept = batcher.submit(["b"]), batcher.submit(["c"])
@@ -134,7 +134,7 @@ def test_a_cancelled_submission_is_not_written(gate):
 )
 def test_a_failed_batch_fails_all_who_are_in_it_and_no_other(gate, raised, seen):
     """Everyone gets an exception of its own; a fault of the code counts as unknown; the next batch works."""
-    batcher = Batcher(gate.write)
+    batcher = Batcher(list, gate.write)
     first = batcher.submit(["a"])
     assert gate.begun.acquire(timeout=SOON)
     second, third = batcher.submit(["b"]), batcher.submit(["c"])
@@ -154,7 +154,7 @@ def test_a_failed_batch_fails_all_who_are_in_it_and_no_other(gate, raised, seen)
 
 def test_close_writes_what_was_submitted_and_takes_nothing_more(gate):
     """What was queued before close is done; what comes after gets LedgerUnavailable, as often as it asks."""
-    batcher = Batcher(gate.write)
+    batcher = Batcher(list, gate.write)
     futures = [batcher.submit([str(n)]) for n in range(20)]
     gate.open()
     batcher.close()
@@ -167,7 +167,7 @@ def test_close_writes_what_was_submitted_and_takes_nothing_more(gate):
 
 def test_close_waits_for_a_bounded_time(gate):
     """A write that hangs does not hang close: what was not begun fails, what was begun ends as it ends."""
-    batcher = Batcher(gate.write)
+    batcher = Batcher(list, gate.write)
     begun = batcher.submit(["a"])
     assert gate.begun.acquire(timeout=SOON)
     queued = batcher.submit(["b"])
@@ -180,7 +180,7 @@ def test_close_waits_for_a_bounded_time(gate):
 
 def test_close_from_a_callback(gate):
     """Closing in a future's callback, which runs in the batcher's own thread, does not wait for itself."""
-    batcher = Batcher(gate.write)
+    batcher = Batcher(list, gate.write)
     closed = threading.Event()
 
     def close(_: Future[list[Result]]) -> None:
@@ -195,7 +195,7 @@ def test_close_from_a_callback(gate):
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_process_is_told_to_open_its_own(gate):
     """The thread does not exist in a forked child: there a submission fails instead of waiting for ever."""
-    batcher = Batcher(gate.write)
+    batcher = Batcher(list, gate.write)
     gate.open()
     batcher.submit(["a"]).result(SOON)
     child = os.fork()
@@ -228,7 +228,7 @@ def test_questions_are_answered_one_by_one():
 
 def test_questions_are_bounded():
     """Past queue_max a question is refused, not queued."""
-    reader = Reader(queue_max=2)
+    reader = Reader(queue_max=3)
     begun, go = threading.Event(), threading.Event()
 
     def slow() -> bool:

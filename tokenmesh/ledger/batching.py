@@ -1,4 +1,4 @@
-"""Background threads with bounded queues: one collects operations into batches, one answers questions.
+"""Background threads with bounded queues: two carry operations to the ledger, one answers questions.
 
 Group commit: while a batch is on its way (an fsync, a Fabric transaction) callers' operations gather, and
 the next batch takes them all. So the price of one durable write is shared by everyone who waited for it,
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
@@ -25,6 +26,11 @@ BATCH_BYTES_MAX = 8 * 2**20
 QUEUE_MAX = 10_000
 QUESTIONS_MAX = 10_000
 CLOSE_S_MAX = 10.0
+QUEUE_BATCHES_MAX = 8
+"""Batches whose bytes may wait."""
+PREPARED_AT_ONCE_MAX = 100
+PREPARED_AT_ONCE_BYTES_MAX = 2**20
+"""Small, so that writing begins while the rest is being prepared."""
 
 
 class Job(NamedTuple, Generic[P]):
@@ -36,12 +42,60 @@ class Job(NamedTuple, Generic[P]):
     bytes: int
 
 
+class Room:
+    """How much may wait: so many operations (or questions), of so many bytes, from when they are submitted
+    until they are answered."""
+
+    def __init__(self, queue_max: int, bytes_max: int) -> None:
+        self._queue_max = queue_max
+        self._bytes_max = bytes_max
+        self._waiting = 0
+        self._bytes = 0
+        self._lock = threading.Lock()
+        self._process = os.getpid()
+
+    def admit(self, job: Job[Any]) -> bool:
+        """Take ``job`` in; or say in its future why not."""
+        # First, because after a fork the lock may be held for ever by a thread that is not here.
+        if os.getpid() != self._process:
+            why: LedgerUnavailable | None = LedgerUnavailable(
+                "this ledger was opened before the process was forked: open it again in the new one"
+            )
+        else:
+            with self._lock:
+                why = self._refusal(job)
+                if why is None:
+                    self._waiting += job.size
+                    self._bytes += job.bytes
+        if why is not None:
+            job.future.set_exception(why)
+            return False
+        job.future.add_done_callback(lambda _: self._leave(job.size, job.bytes))
+        return True
+
+    def _refusal(self, job: Job[Any]) -> LedgerBusy | None:
+        # What is larger than all the room is let in alone; else it could never be done at all.
+        if self._waiting and (
+            self._waiting + job.size > self._queue_max or self._bytes + job.bytes > self._bytes_max
+        ):
+            return LedgerBusy(
+                f"{self._waiting} of {self._bytes} bytes wait for the ledger already; {job.size} more would be "
+                f"over {self._queue_max} (queue_max) or {self._bytes_max} bytes: try again later"
+            )
+        return None
+
+    def _leave(self, size: int, length: int) -> None:
+        with self._lock:
+            self._waiting -= size
+            self._bytes -= length
+
+
 class Worker(Generic[P]):
     """One thread that does jobs in the order they came, as many at once as ``batch_max`` and
     ``batch_bytes_max`` allow.
 
-    ``work`` gets the jobs of a batch and answers every future. The thread starts with the first job. A
-    process that was forked has no such thread: there every job fails, with the advice to open anew.
+    ``work`` gets the jobs of a batch. If it fails, all of them fail; ``unsure`` says whether they may then
+    have happened nevertheless. The thread starts with the first job.
     """
 
     def __init__(
@@ -51,58 +105,33 @@ class Worker(Generic[P]):
         *,
         batch_max: int,
         batch_bytes_max: int,
-        queue_max: int,
+        unsure: bool = False,
     ) -> None:
         self._name = name
         self._work = work
         self._batch_max = batch_max
         self._batch_bytes_max = batch_bytes_max
-        self._queue_max = queue_max
+        self._error = LedgerOutcomeUnknown if unsure else LedgerUnavailable
         self._queue: SimpleQueue[Job[P] | None] = SimpleQueue()
         self._ahead: Job[P] | None = None
-        self._waiting = 0
         self._closed = False
         self._abandoned = False
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._process = os.getpid()
 
     def put(self, job: Job[P]) -> None:
-        """Queue ``job``, or say in its future why not."""
-        # First, because after a fork the lock may be held for ever by a thread that is not here.
-        if os.getpid() != self._process:
-            job.future.set_exception(
-                LedgerUnavailable(
-                    "this ledger was opened before the process was forked: open it again in the new one"
-                )
-            )
-            return
+        """Queue ``job``."""
         with self._lock:
-            error = self._refusal(job)
-            if error is None:
-                self._waiting += job.size
+            if not self._closed:
                 self._queue.put(job)
                 if self._thread is None:
                     self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                     self._thread.start()
-        if error is not None:
-            job.future.set_exception(error)
+                return
+        _fail([job], LedgerUnavailable("this ledger is closed: nothing more can be asked of it"))
 
-    def _refusal(self, job: Job[P]) -> LedgerUnavailable | None:
-        if self._closed:
-            return LedgerUnavailable("this ledger is closed: nothing more can be asked of it")
-        # A job larger than the whole queue is let in alone; else it could never be done at all.
-        if self._waiting and self._waiting + job.size > self._queue_max:
-            return LedgerBusy(
-                f"{self._waiting} wait for the ledger already, and queue_max is {self._queue_max}: try again "
-                "later, or submit less at once"
-            )
-        return None
-
-    def close(self, timeout: float = CLOSE_S_MAX) -> None:
+    def close(self, timeout: float) -> None:
         """Do what is queued, then stop. What is not begun within ``timeout`` seconds fails."""
-        if os.getpid() != self._process:
-            return
         with self._lock:
             if not self._closed:
                 self._closed = True
@@ -113,18 +142,14 @@ class Worker(Generic[P]):
         self._abandoned = True
 
     def _run(self) -> None:
-        while True:
+        last = False
+        while not last:
             batch, last = self._take()
-            with self._lock:
-                self._waiting -= sum(job.size for job in batch)
-            # A future that its caller cancelled is dropped here; from here on it cannot be.
-            batch = [job for job in batch if job.future.set_running_or_notify_cancel()]
             if self._abandoned:
+                batch = [job for job in batch if job.future.set_running_or_notify_cancel()]
                 _fail(batch, LedgerUnavailable("the ledger was closed before this was begun"))
             elif batch:
                 self._do(batch)
-            if last:
-                return
             del batch  # a waiting thread keeps nobody's documents in memory
 
     def _do(self, batch: list[Job[P]]) -> None:
@@ -133,10 +158,9 @@ class Worker(Generic[P]):
         except LedgerError as error:
             _fail(batch, error)
         except Exception as error:
-            # A fault of ours: whether anything was written before it cannot be told from here.
-            unknown = LedgerOutcomeUnknown(f"the ledger failed with {error!r}: submit the same again")
-            unknown.__cause__ = error
-            _fail(batch, unknown)
+            failure = self._error(f"the ledger failed with {error!r}: submit the same again")
+            failure.__cause__ = error
+            _fail(batch, failure)
 
     def _take(self) -> tuple[list[Job[P]], bool]:
         """The next batch, waiting for its first job; and whether it is the last."""
@@ -160,38 +184,50 @@ class Worker(Generic[P]):
 
 def _fail(batch: Sequence[Job[Any]], error: LedgerError) -> None:
     for job in batch:
-        if not job.future.done():
+        future = job.future
+        if not future.done() and (future.running() or future.set_running_or_notify_cancel()):
             # One exception each: a shared one would collect the tracebacks of all who raise it.
             own = type(error)(*error.args)
             own.__cause__ = error.__cause__
-            job.future.set_exception(own)
+            future.set_exception(own)
 
 
-class Batcher:
-    """Collects what concurrent callers submit and hands it to ``write`` in batches, from one thread.
+class Batcher(Generic[P]):
+    """Collects what concurrent callers submit and hands it to ``write`` in batches.
 
-    ``write`` gets operations and gives their results in the same order; it raises ``LedgerUnavailable`` if
-    certainly nothing happened and ``LedgerOutcomeUnknown`` if that is not known. A submission stays whole:
-    its operations are in one batch.
+    Two threads: one calls ``prepare`` on operations as they come, the other ``write`` on all that is
+    prepared; so a batch is prepared while the one before is on its way. Both get several operations and
+    give as many results in the same order. ``write`` raises ``LedgerUnavailable`` if certainly nothing
+    happened and ``LedgerOutcomeUnknown`` if that is not known. A submission stays whole: its operations are
+    in one batch.
     """
 
     def __init__(
         self,
-        write: Callable[[list[str]], list[Result]],
+        prepare: Callable[[list[str]], list[P]],
+        write: Callable[[list[P]], list[Result]],
         *,
         batch_max: int = BATCH_MAX,
         batch_bytes_max: int = BATCH_BYTES_MAX,
         queue_max: int = QUEUE_MAX,
     ) -> None:
+        self._prepare = prepare
         self._write = write
         self._batch_max = batch_max
         self._batch_bytes_max = batch_bytes_max
-        self._worker: Worker[Sequence[str]] = Worker(
+        self._room = Room(queue_max, QUEUE_BATCHES_MAX * batch_bytes_max)
+        self._preparer: Worker[Sequence[str]] = Worker(
+            "tokenmesh-ledger-preparer",
+            self._do_prepare,
+            batch_max=min(batch_max, PREPARED_AT_ONCE_MAX),
+            batch_bytes_max=min(batch_bytes_max, PREPARED_AT_ONCE_BYTES_MAX),
+        )
+        self._writer: Worker[list[P]] = Worker(
             "tokenmesh-ledger-writer",
-            self._work,
+            self._do_write,
             batch_max=batch_max,
             batch_bytes_max=batch_bytes_max,
-            queue_max=queue_max,
+            unsure=True,
         )
 
     def submit(self, operations: Sequence[str]) -> Future[list[Result]]:
@@ -208,10 +244,23 @@ class Batcher:
                 )
             )
         else:
-            self._worker.put(Job(operations, future, size, length))
+            job = Job(operations, future, size, length)
+            if self._room.admit(job):
+                self._preparer.put(job)
         return future
 
-    def _work(self, batch: list[Job[Sequence[str]]]) -> None:
+    def _do_prepare(self, batch: list[Job[Sequence[str]]]) -> None:
+        prepared = self._prepare([operation for job in batch for operation in job.payload])
+        start = 0
+        for job in batch:
+            self._writer.put(Job(prepared[start : start + job.size], *job[1:]))
+            start += job.size
+
+    def _do_write(self, batch: list[Job[list[P]]]) -> None:
+        # A future that its caller cancelled is dropped here; from here on it cannot be.
+        batch = [job for job in batch if job.future.set_running_or_notify_cancel()]
+        if not batch:
+            return
         results = self._write([operation for job in batch for operation in job.payload])
         start = 0
         for job in batch:
@@ -220,35 +269,39 @@ class Batcher:
 
     def close(self, timeout: float = CLOSE_S_MAX) -> None:
         """Write what is queued, then stop; what cannot be begun within ``timeout`` fails."""
-        self._worker.close(timeout)
+        until = time.monotonic() + timeout
+        self._preparer.close(timeout)
+        self._writer.close(max(0.0, until - time.monotonic()))
 
 
 class Reader:
     """Answers questions one by one in a thread of its own, so that none waits behind a batch of writes."""
 
     def __init__(self, *, queue_max: int = QUESTIONS_MAX) -> None:
+        self._room = Room(queue_max, queue_max)
         self._worker: Worker[Callable[[], Any]] = Worker(
-            "tokenmesh-ledger-reader", self._work, batch_max=1, batch_bytes_max=0, queue_max=queue_max
+            "tokenmesh-ledger-reader", self._work, batch_max=1, batch_bytes_max=1
         )
 
     def ask(self, question: Callable[[], T]) -> Future[T]:
         """Have ``question`` called in the thread; the future has what it gives or raises."""
         future: Future[T] = Future()
-        self._worker.put(Job(question, future, 1, 0))
+        job = Job(question, future, 1, 0)
+        if self._room.admit(job):
+            self._worker.put(job)
         return future
 
     def _work(self, batch: list[Job[Callable[[], Any]]]) -> None:
         for job in batch:
-            try:
-                answer = job.payload()
-            except LedgerError as error:
-                job.future.set_exception(error)
-            except Exception as error:
-                failure = LedgerUnavailable(f"the ledger could not answer: {error!r}")
-                failure.__cause__ = error
-                job.future.set_exception(failure)
-            else:
-                job.future.set_result(answer)
+            if job.future.set_running_or_notify_cancel():
+                try:
+                    job.future.set_result(job.payload())
+                except LedgerError as error:
+                    job.future.set_exception(error)
+                except Exception as error:
+                    failure = LedgerUnavailable(f"the ledger could not answer: {error!r}")
+                    failure.__cause__ = error
+                    job.future.set_exception(failure)
 
     def close(self, timeout: float = CLOSE_S_MAX) -> None:
         """Answer what is queued, then stop."""

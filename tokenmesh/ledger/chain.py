@@ -21,7 +21,7 @@ from tokenmesh.ledger.effects import marks, parties
 from tokenmesh.ledger.state import StoredState
 from tokenmesh.ledger.store import AT_BITS
 from tokenmesh_chaincode import documents
-from tokenmesh_chaincode.documents import Signed, Signer, canonical
+from tokenmesh_chaincode.documents import Contract, Operation, Signed, Signer, canonical
 from tokenmesh_chaincode.rules import Outcome
 
 _HASH = hashlib.sha256
@@ -34,6 +34,15 @@ _PUT_STATE = """
     ON CONFLICT (key) DO UPDATE
     SET value = excluded.value, payer = excluded.payer, due = excluded.due, n = excluded.n
 """
+
+_PUT_OPERATIONS = """
+    INSERT INTO operations (at, issuer, id, act, outcome, document)
+    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+        json_extract(value, '$[3]'), json_extract(value, '$[4]'), CAST(json_extract(value, '$[5]') AS BLOB)
+    FROM json_each(?)
+"""
+DOCUMENT_BOUND_BYTES_MIN = 65_536
+"""Longer documents are handed to SQLite as they are, not within JSON."""
 
 
 class Header(NamedTuple):
@@ -72,6 +81,19 @@ class Entry(NamedTuple):
     outcome: str
     document: bytes
     contracts: Collection[str]
+
+
+def entry_of(signed: Signed[Operation], contracts: Iterable[Signed[Contract]], outcome: Outcome) -> Entry:
+    """What a transaction records of an operation that carries these contracts."""
+    body = signed.body
+    return Entry(
+        body.iss,
+        body.jti,
+        body.act,
+        text_of(outcome.to_json()),
+        signed.text.encode("ascii"),
+        {contract.body.jti for contract in contracts},
+    )
 
 
 def body_digest(operations: Iterable[tuple[bytes, str]]) -> str:
@@ -118,10 +140,7 @@ def append(
         "INSERT INTO transactions (n, id, time_ms, signer, x5t, signature) VALUES (?, ?, ?, ?, ?, ?)",
         (n, tx_id, time_ms, signer.name, x5t, signature),
     )
-    connection.executemany(
-        "INSERT INTO operations (at, issuer, id, act, outcome, document) VALUES (?, ?, ?, ?, ?, ?)",
-        ((at, *entry[:5]) for at, entry in enumerate(entries, n << AT_BITS)),
-    )
+    _write_operations(connection, entries, n)
     write_effects(connection, state, entries, n)
     return tx_id
 
@@ -145,6 +164,17 @@ def write_effects(
         (n, json.dumps(sorted(parties(state.writes, state)))),
     )
     _write_state(connection, state, n)
+
+
+def _write_operations(connection: sqlite3.Connection, entries: Sequence[Entry], n: int) -> None:
+    rows = [(at, *entry[:5]) for at, entry in enumerate(entries, n << AT_BITS)]
+    if len(rows) == 1 or max(len(entry.document) for entry in entries) > DOCUMENT_BOUND_BYTES_MIN:
+        connection.executemany(
+            "INSERT INTO operations (at, issuer, id, act, outcome, document) VALUES (?, ?, ?, ?, ?, ?)", rows
+        )
+        return
+    texts = [(*row[:5], row[5].decode("ascii")) for row in rows]
+    connection.execute(_PUT_OPERATIONS, (json.dumps(texts),))
 
 
 def _write_state(connection: sqlite3.Connection, state: StoredState, n: int) -> None:

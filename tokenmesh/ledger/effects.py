@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-from tokenmesh_chaincode.documents import Contract
-from tokenmesh_chaincode.rules import Outcome, end_of
+from tokenmesh_chaincode.rules import end_of
 from tokenmesh_chaincode.state import State, Value
 
 _ABOUT_NOBODY = frozenset({"domain", "policy", "governors", "proposal"})
@@ -39,16 +38,3 @@ def parties(writes: Mapping[str, Value | None], state: State) -> set[str]:
         else:
             names.add(rest.partition("/")[0])
     return names
-
-
-def contract_ids(act: str, carried: Iterable[Contract], outcome: Outcome) -> set[str]:
-    """The ids of the contracts in an operation: of those whose signature was checked (``carried``), and of
-    those that the rules refused before."""
-    if act != "settle":
-        return set()
-    ids = {contract.jti for contract in carried}
-    for name in outcome.detail.get("refused", ()):
-        payer, _, jti = name.partition("/")
-        if payer and jti:  # "#3" is the third, which is no contract and has no id
-            ids.add(jti)
-    return ids

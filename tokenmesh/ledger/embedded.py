@@ -19,6 +19,7 @@ from typing import Any, Self, TypeVar
 
 from tokenmesh.config import Settings
 from tokenmesh.errors import ConfigError, LedgerError
+from tokenmesh.ledger.ahead import Prepared, Preparer
 from tokenmesh.ledger.base import (
     Allowance,
     Balance,
@@ -84,8 +85,9 @@ class EmbeddedLedger(Ledger):
         self._questions = Questions(self._connection)
         self._reader = Reader()
         self.domain: str = self._ask_now(Questions.domain)
-        self._batcher: Batcher | None = None
+        self._batcher: Batcher[Prepared] | None = None
         if signer is not None:
+            self._preparer = Preparer(self._certificates)
             self._turnstile = Turnstile(
                 self.path, busy_s_max=busy_s_max, random=random or secrets.SystemRandom()
             )
@@ -99,6 +101,7 @@ class EmbeddedLedger(Ledger):
                 busy_s_max=busy_s_max,
             )
             self._batcher = Batcher(
+                self._preparer.prepare,
                 self._writer.write,
                 batch_max=batch_max,
                 batch_bytes_max=batch_bytes_max,
@@ -216,10 +219,19 @@ class EmbeddedLedger(Ledger):
     def close(self) -> None:
         if self._batcher is not None:
             self._batcher.close()
+            self._preparer.close()
             self._writer.close()
             self._turnstile.close()
         self._reader.close()
         self._connection.close()
+
+    def _certificates(self, name: str) -> Mapping[str, str]:
+        """The certificates of a wallet, for checking ahead: what is not answered is checked in its turn."""
+        try:
+            wallet = self.wallet(name).result()
+        except LedgerError:
+            return {}
+        return {} if wallet is None else {one.x5t: one.pem for one in wallet.certificates}
 
     def _ask(self, question: Callable[[Questions], T]) -> Future[T]:
         return self._reader.ask(lambda: self._ask_now(question))

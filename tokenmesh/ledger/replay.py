@@ -12,22 +12,15 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tokenmesh.ledger.chain import Entry, Header, beginning, body_digest, text_of, write_effects
-from tokenmesh.ledger.effects import contract_ids
+from tokenmesh.ledger.ahead import Preparer, apply_prepared, keys_read
+from tokenmesh.ledger.chain import Entry, Header, beginning, body_digest, entry_of, write_effects
 from tokenmesh.ledger.findings import Enough, Findings
-from tokenmesh.ledger.signatures import Signatures
 from tokenmesh.ledger.state import StoredState
 from tokenmesh.ledger.store import AT_BITS
 from tokenmesh.ledger.worth import movement
 from tokenmesh_chaincode.certificates import public_key
-from tokenmesh_chaincode.documents import (
-    Contract,
-    DocumentError,
-    Operation,
-    Signed,
-    parse_operation,
-)
-from tokenmesh_chaincode.rules import Context, Outcome, apply, genesis
+from tokenmesh_chaincode.documents import Contract
+from tokenmesh_chaincode.rules import Context, Outcome, genesis
 
 
 class TransactionRow(NamedTuple):
@@ -73,13 +66,13 @@ class Replay:
         own.execute(_SETTLED)
         self._findings = findings
         self._last_ids: set[str] = {""}
-        self._signatures = Signatures()
+        self._preparer = Preparer(self._certificates)
         self._state = StoredState(own)
-        self._state.begin()
+        self._state.begin("")
 
     def close(self) -> None:
         """Let the threads go."""
-        self._signatures.close()
+        self._preparer.close()
 
     def take(self, row: TransactionRow, operations: Sequence[OperationRow]) -> None:
         """Replay the next transaction."""
@@ -93,6 +86,7 @@ class Replay:
                 self._take(row, operations)
             except (ValueError, TypeError, OverflowError) as error:
                 self._diverge(row, "damaged", f"it cannot be replayed: {error!r}")
+                self._state.begin("")
         self.last = row
 
     def _take(self, row: TransactionRow, operations: Sequence[OperationRow]) -> None:
@@ -174,32 +168,29 @@ class Replay:
 
     def _run(self, row: TransactionRow, operations: Sequence[OperationRow]) -> None:
         """Have the rules judge the operations again, and compare the outcomes."""
-        read = [_read(one) for one in operations]
-        self._signatures.look_ahead(filter(None, read), self._state.peek)
         entries: list[Entry] = []
         settled: list[Contract] = []
-        for one, signed in zip(operations, read, strict=True):
+        texts = [one.document.decode("ascii", "replace") for one in operations]
+        ahead = self._preparer.prepare(texts)
+        self._state.fetch(key for prepared in ahead for key in keys_read(prepared))
+        for one, prepared in zip(operations, ahead, strict=True):
+            signed = prepared.signed
             if signed is None:
                 self._suspect(row, "operation", f"{_name(one)} is not the document of an operation")
                 continue
-            body = signed.body
-            if (one.issuer, one.id, one.act) != (body.iss, body.jti, body.act):
-                said = f"{body.act} {body.jti} of {body.iss}"
-                self._find(row, "operation", f"{_name(one)} is what is noted, but its document says {said}")
             changes = self._state.changes
-            self._signatures.contracts.clear()
-            outcome = apply(self._state, signed, Context(row.time_ms // 1000), verify_many=self._signatures)
-            text = text_of(outcome.to_json())
+            outcome = apply_prepared(self._state, prepared, Context(row.time_ms // 1000))
+            entry = entry_of(signed, prepared.carried, outcome)
             if self._state.changes == changes:
                 self._suspect(row, "outcome", f"{_name(one)} would not have been recorded: {outcome.code}")
-            elif text != one.outcome:
-                self._suspect(row, "outcome", f"{_name(one)} has the outcome {text[:200]} by the rules")
-            carried = self._signatures.contracts
-            document = signed.text.encode()
-            contracts = contract_ids(body.act, carried, outcome)
-            entries.append(Entry(body.iss, body.jti, body.act, text, document, contracts))
-            settled += _settled(body.act, carried, outcome)
-        self._signatures.forget()
+            elif entry.outcome != one.outcome:
+                self._suspect(row, "outcome", f"{_name(one)} ends by the rules with {entry.outcome[:200]}")
+            if (one.issuer, one.id, one.act) != entry[:3]:
+                said = f"{entry.act} {entry.id} of {entry.issuer}"
+                self._find(row, "operation", f"{_name(one)} is what is noted, but its document says {said}")
+            entries.append(entry)
+            if outcome.ok and entry.act == "settle":
+                settled += _settled([contract.body for contract in prepared.carried], outcome)
         accounted, supply = movement(self._state)
         if accounted != supply:
             self._find(row, "conservation", f"accounted for are {accounted:+} tokens, minted are {supply:+}")
@@ -237,25 +228,20 @@ class Replay:
 
     def _write(self, row: TransactionRow, entries: Sequence[Entry]) -> None:
         write_effects(self._own, self._state, entries, row.n)
-        self._state.keep()
-        self._state.begin()
+        self._state.keep("")
+        self._state.begin("")
 
-
-def _read(one: OperationRow) -> Signed[Operation] | None:
-    try:
-        return parse_operation(one.document)
-    except DocumentError:
-        return None
+    def _certificates(self, name: str) -> dict[str, str]:
+        wallet = self._state.get(f"wallet/{name}") or {"certs": ()}
+        return {certificate["x5t"]: certificate["pem"] for certificate in wallet["certs"]}
 
 
 def _name(one: OperationRow) -> str:
     return f"{one.act} {one.id} of {one.issuer}"
 
 
-def _settled(act: str, carried: Sequence[Contract], outcome: Outcome) -> list[Contract]:
-    """The contracts that a settlement has settled, of those whose signature was checked."""
-    if act != "settle" or not outcome.ok:
-        return []
+def _settled(carried: Sequence[Contract], outcome: Outcome) -> list[Contract]:
+    """The contracts that a settlement has settled, of those that it carries."""
     refused = outcome.detail["refused"]
     settled = [one for one in carried if f"{one.iss}/{one.jti}" not in refused]
     if len(settled) < outcome.detail["settled"]:

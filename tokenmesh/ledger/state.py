@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterable
 
 from tokenmesh_chaincode.state import Value
 
@@ -20,33 +21,48 @@ class StoredState:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._cache: dict[str, Value | None] = {}
-        self._version = -1
+        self._fetched: dict[str, Value | None] = {}
+        self._as_of = ""
         self.writes: dict[str, Value | None] = {}
         self.changes = 0
         """How often anything was written: what has not changed this has changed nothing."""
 
-    def begin(self) -> None:
-        """Start a batch; what was cached is believed only if nobody else has written since."""
-        (version,) = self._connection.execute("PRAGMA data_version").fetchone()
-        if version != self._version or len(self._cache) > CACHED_KEYS_MAX:
+    def begin(self, as_of: str) -> None:
+        """Start a batch on the state as of transaction ``as_of``; what was cached of another is dropped."""
+        if as_of != self._as_of or len(self._cache) > CACHED_KEYS_MAX:
             self._cache = {}
-            self._version = version
+            self._as_of = as_of
+        self._fetched = {}
         self.writes = {}
 
-    def keep(self) -> None:
-        """The batch's writes are in the file now."""
+    def fetch(self, keys: Iterable[str]) -> None:
+        """Read many keys at once, for this batch."""
+        self._fetched = dict.fromkeys(keys)
+        rows = self._connection.execute(
+            "SELECT key, value FROM state WHERE key IN (SELECT value FROM json_each(?))",
+            (json.dumps([*self._fetched]),),
+        ).fetchall()
+        for key, value in rows:
+            self._fetched[key] = json.loads(value)
+
+    def keep(self, as_of: str) -> None:
+        """The batch's writes are in the file now, as transaction ``as_of``."""
         for key, value in self.writes.items():
             if key.startswith(_CACHED):
                 self._cache[key] = value
+        self._as_of = as_of
+        self._fetched = {}
         self.writes = {}
 
     def get(self, key: str) -> Value | None:
         if key in self.writes:
             return self.writes[key]
-        return self.peek(key)
+        return self.before(key)
 
-    def peek(self, key: str) -> Value | None:
-        """The value without this batch's writes; out of a batch it may be what it was some time ago."""
+    def before(self, key: str) -> Value | None:
+        """The value without this batch's writes."""
+        if key in self._fetched:
+            return self._fetched[key]
         if key in self._cache:
             return self._cache[key]
         row = self._connection.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone()

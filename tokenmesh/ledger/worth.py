@@ -21,11 +21,11 @@ def movement(state: StoredState) -> tuple[int, int]:
         if kind in ("allowance", "spent"):
             allowances.add(rest)
         elif kind == "supply":
-            supply += _tokens(state.get(key)) - _tokens(state.peek(key))
+            supply += _tokens(state.get(key)) - _tokens(state.before(key))
         elif kind in ("balance", "credit", "hold"):
-            accounted += _tokens(state.get(key)) - _tokens(state.peek(key))
+            accounted += _tokens(state.get(key)) - _tokens(state.before(key))
     for allowance_id in allowances:
-        accounted += _left(state.get, allowance_id) - _left(state.peek, allowance_id)
+        accounted += _left(state.get, allowance_id) - _left(state.before, allowance_id)
     return accounted, supply
 
 

@@ -10,21 +10,17 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from tokenmesh.errors import LedgerUnavailable
+from tokenmesh.ledger.ahead import Prepared, apply_prepared, keys_read
 from tokenmesh.ledger.base import Result
-from tokenmesh.ledger.chain import Entry, append, text_of
-from tokenmesh.ledger.effects import contract_ids
-from tokenmesh.ledger.signatures import Signatures
+from tokenmesh.ledger.chain import Entry, append, entry_of
 from tokenmesh.ledger.state import StoredState
 from tokenmesh.ledger.store import Synchronous, check_file, connect, failed_commit, unavailable
 from tokenmesh.ledger.turnstile import Turnstile
-from tokenmesh_chaincode.documents import DocumentError, Operation, Signed, Signer, parse_operation
-from tokenmesh_chaincode.rules import Context, Outcome, apply
-
-Read: TypeAlias = Signed[Operation] | str
-"""An operation as far as it could be read: its text, if it could not."""
+from tokenmesh_chaincode.documents import Signer
+from tokenmesh_chaincode.rules import Context, Outcome
 
 
 class Head(NamedTuple):
@@ -56,39 +52,36 @@ class Writer:
         self._clock = clock
         self._synchronous = synchronous
         self._busy_s_max = busy_s_max
-        self._signatures = Signatures()
         self._connection: sqlite3.Connection | None = None
         self._state: StoredState
         self._inode = 0
 
-    def write(self, operations: Sequence[str]) -> list[Result]:
+    def write(self, operations: Sequence[Prepared]) -> list[Result]:
         """Have ``operations`` done; durable when it returns.
 
         Raises ``LedgerUnavailable`` if certainly nothing happened, ``LedgerOutcomeUnknown`` if not certain.
         """
         try:
             connection = self._open()
-            read = [_read(text) for text in operations]
-            self._signatures.look_ahead(
-                (signed for signed in read if not isinstance(signed, str)), self._state.peek
-            )
             self._turnstile.begin(connection)
-            results = self._judge(connection, read)
+            results, as_of = self._judge(connection, operations)
         except (sqlite3.Error, OSError) as error:
             self._drop()
             raise unavailable(error, self._path) from error
         except BaseException:
             self._drop()
             raise
-        finally:
-            self._signatures.forget()
-        self._commit(connection)
+        try:
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._drop()
+            raise failed_commit(error, self._path) from error
+        self._state.keep(as_of)
         return results
 
     def close(self) -> None:
-        """Give the file and the threads back."""
+        """Give the file back."""
         self._drop()
-        self._signatures.close()
 
     def _open(self) -> sqlite3.Connection:
         """The connection; a new one if the path has come to name another file."""
@@ -110,26 +103,24 @@ class Writer:
             self._connection.close()
             self._connection = None
 
-    def _commit(self, connection: sqlite3.Connection) -> None:
-        try:
-            connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            self._drop()
-            raise failed_commit(error, self._path) from error
-        self._state.keep()
+    def _judge(
+        self, connection: sqlite3.Connection, operations: Sequence[Prepared]
+    ) -> tuple[list[Result], str]:
+        """Let the rules judge the operations and write what came of it, all but the commit.
 
-    def _judge(self, connection: sqlite3.Connection, read: Sequence[Read]) -> list[Result]:
-        """Let the rules judge the operations and write what came of it, all but the commit."""
+        Gives the results and the id of the transaction that will then be the newest.
+        """
         state = self._state
-        state.begin()
-        self._check_domain()
         head = Head(
             *connection.execute("SELECT n, id, time_ms FROM transactions ORDER BY n DESC LIMIT 1").fetchone()
         )
+        state.begin(head.tx_id)
+        state.fetch(key for one in operations for key in keys_read(one))
         # A clock that was set back makes no transaction older than the one before it.
         time_ms = max(head.time_ms, int(self._clock() * 1000))
+        self._check_domain()
         self._check_signer(time_ms // 1000)
-        judged = [self._apply(signed, Context(time_ms // 1000)) for signed in read]
+        judged = [self._apply(one, Context(time_ms // 1000)) for one in operations]
         entries = [entry for _, entry in judged if entry is not None]
         tx_id = ""
         if entries:
@@ -143,12 +134,13 @@ class Writer:
                 prev=head.tx_id,
                 time_ms=time_ms,
             )
-        return [
+        results = [
             Result(outcome, tx_id, time_ms / 1000)
             if entry is not None
-            else self._earlier(connection, signed, Result(outcome, "", time_ms / 1000))
-            for signed, (outcome, entry) in zip(read, judged, strict=True)
+            else self._earlier(connection, one, Result(outcome, "", time_ms / 1000))
+            for one, (outcome, entry) in zip(operations, judged, strict=True)
         ]
+        return results, tx_id or head.tx_id
 
     def _check_domain(self) -> None:
         domain = self._state.get("domain")
@@ -171,23 +163,19 @@ class Writer:
                 + "; a governor can change that ('tokenmesh wallet create', 'tokenmesh wallet rotate')"
             )
 
-    def _apply(self, signed: Read, context: Context) -> tuple[Outcome, Entry | None]:
+    def _apply(self, one: Prepared, context: Context) -> tuple[Outcome, Entry | None]:
         """The outcome of one operation, and what is to be recorded of it, if anything."""
         changes = self._state.changes
-        self._signatures.contracts.clear()
-        outcome = apply(self._state, signed, context, verify_many=self._signatures)
-        if isinstance(signed, str) or self._state.changes == changes:
+        outcome = apply_prepared(self._state, one, context)
+        if one.signed is None or self._state.changes == changes:
             return outcome, None
-        body = signed.body
-        contracts = contract_ids(body.act, self._signatures.contracts, outcome)
-        document = signed.text.encode("ascii")
-        return outcome, Entry(body.iss, body.jti, body.act, text_of(outcome.to_json()), document, contracts)
+        return outcome, entry_of(one.signed, one.carried, outcome)
 
-    def _earlier(self, connection: sqlite3.Connection, signed: Read, result: Result) -> Result:
+    def _earlier(self, connection: sqlite3.Connection, one: Prepared, result: Result) -> Result:
         """The result of an operation that changed nothing: done before, or turned away without a record."""
-        if isinstance(signed, str):
+        if one.signed is None:
             return result
-        key = f"op/{signed.body.iss}/{signed.body.jti}"
+        key = f"op/{one.signed.body.iss}/{one.signed.body.jti}"
         record = self._state.get(key)
         if record is None or record["outcome"] != result.outcome.to_json():
             return result
@@ -195,10 +183,3 @@ class Writer:
             "SELECT t.id, t.time_ms FROM state s JOIN transactions t ON t.n = s.n WHERE s.key = ?", (key,)
         ).fetchone()
         return Result(result.outcome, tx_id, time_ms / 1000)
-
-
-def _read(text: str) -> Read:
-    try:
-        return parse_operation(text)
-    except DocumentError:
-        return text  # the rules will say what is wrong with it
