@@ -18,7 +18,6 @@ from support.journals import (
     RESPONSE,
     START,
     Blocking,
-    Clock,
     Elsewhere,
     at_once,
     claim_copies,
@@ -34,6 +33,7 @@ from support.journals import (
     void,
     work,
 )
+from support.wallets import Clock
 from tokenmesh.journal import (
     AllowanceUsedUp,
     Claimed,

@@ -28,16 +28,6 @@ _ids = itertools.count(1)
 _spawn = multiprocessing.get_context("spawn")
 
 
-class Clock:
-    """A clock that only the test moves."""
-
-    def __init__(self, now: float = START) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
-
-
 class Blocking:
     """A journal whose answers have arrived: a test of the port waits where it must."""
 
