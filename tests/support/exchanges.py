@@ -86,7 +86,7 @@ def over_wsgi(
     started: list[tuple[int, list[tuple[str, str]]]] = []
 
     def start_response(status: str, headers: list[tuple[str, str]], _: Any = None) -> Callable[[bytes], None]:
-        started.append((int(status.split()[0]), headers))
+        started.append((int(status.split(maxsplit=1)[0]), headers))
         return lambda _: None
 
     pieces: list[bytes] = []
@@ -170,7 +170,8 @@ async def asgi(
             assert not started, "a response starts once"
             started.update(message)
         elif not gone.is_set():
-            assert started and not complete, "a body comes after its start, and before its end"
+            assert started, "a body comes after its start"
+            assert not complete, "nothing comes after the end"
             pieces.append(message.get("body", b""))
             complete = not message.get("more_body", False)
             if complete or len(pieces) == leave_after:

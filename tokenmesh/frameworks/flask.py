@@ -211,6 +211,14 @@ class FlaskExchange(Exchange):
         status = response.status_code
         bodiless = self.request.method == "HEAD" or status in (204, 304) or status < 200
         flowing = response.is_streamed or response.direct_passthrough
+        if flowing and (self.failed or status >= 400):
+            # An error page, which werkzeug hands over as a stream. Nothing is owed for it, so its end need
+            # not be waited for; but a retry is to see it too.
+            length = response.content_length
+            if length is not None and length <= self.provider.settings.response_bytes_max:
+                response.direct_passthrough = False
+                response.make_sequence()
+                flowing = False
         if flowing and not bodiless:
             self.streams = True
             response.response = _Stream(self, response)

@@ -70,6 +70,11 @@ class Exchange:
         """Whether a contract is claimed and has not ended."""
         return self.call is not None and not self.ended
 
+    @property
+    def failed(self) -> bool:
+        """Whether the handler has raised."""
+        return bool(self._reason)
+
     def check(self) -> Steps[None]:
         """Look at the contract; nothing of the body is read, nothing is written."""
         self._checked = yield from self.provider.check(self.request, self.terms)

@@ -15,13 +15,13 @@ from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
 from tokenmesh.errors import LedgerBusy, LedgerUnavailable
-from tokenmesh.steps import Steps, Within
+from tokenmesh.steps import Sleep, Steps, Within
 
 V = TypeVar("V")
 
 REFRESH_AT = 0.2
 """The part of ``believe_s`` after which an entry in use is asked for anew."""
-ASK_AGAIN_S = 0.25
+ASK_AGAIN_S = 0.05
 """How long after a question that came of doubt (an unknown certificate, an allowance used up) the next one
 may: a stranger must not be able to turn every request into a question to the ledger."""
 PENDING_MAX = 256
@@ -87,17 +87,23 @@ class Mirror(Generic[V]):
         return (yield from within(self._fetch(key), self._wait_s))
 
     def again(self, key: str) -> Steps[V]:
-        """The value for ``key`` for one who doubts what was said last: asked anew, unless just done."""
-        entry = self._entries.get(key)
-        if entry is not None:
-            now = self._clock()
-            if 0 <= now - entry.doubted_at < ASK_AGAIN_S:
-                return entry.value
-            entry.doubted_at = now
+        """The value for ``key`` for one who doubts what was said last, as the ledger says it from now on.
+
+        One question at a time, and one in ``ASK_AGAIN_S``: who comes sooner waits, and shares the next.
+        """
         pending = self._pending.get(key)
         if pending is not None:
             # Asked before the doubt arose: what it answers may be what is doubted.
             yield from within(pending, self._wait_s)
+        entry = self._entries.get(key)
+        if entry is not None:
+            early = ASK_AGAIN_S - (self._clock() - entry.doubted_at)
+            if 0 < early <= ASK_AGAIN_S:
+                yield Sleep(early)
+                newer = self._entries.get(key)
+                if newer is not None and newer is not entry:
+                    return newer.value
+            entry.doubted_at = self._clock()
         return (yield from within(self._fetch(key), self._wait_s))
 
     def _refresh(self, key: str, entry: _Entry[V]) -> None:
