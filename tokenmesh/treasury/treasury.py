@@ -243,8 +243,12 @@ class Treasury:
         spendable: int = balance.spendable
         if spendable < wanted and balance.credits:
             spendable += yield from self._sweep(wanted - spendable)
-        if spendable < need and (yield from self._expire()):
-            spendable += yield from self._sweep(need - spendable)
+        if spendable < need:
+            yield from self._expire()
+            yield from self._sweep(need - spendable)
+            # Another sweep of this wallet, here or in another process, may have been faster: what it took
+            # in can be spent now, so it is asked again rather than added up.
+            spendable = (yield from wait(self._ledger.balance(self._name))).spendable
         return spendable
 
     # Opening and refilling
