@@ -229,9 +229,9 @@ class Treasury:
                 break
             arg = {"credits": [credit.id for credit in found]}
             outcome = yield from self._operations.perform("sweep", arg)
-            if not outcome.ok or not outcome.detail["swept"]:
-                break  # another process of this wallet was faster
-            swept += int(outcome.detail["tokens"])
+            if not outcome.ok:
+                break
+            swept += int(outcome.detail["tokens"])  # 0 if someone else of this wallet was faster
             if enough is not None and swept >= enough:
                 break
         return swept
