@@ -36,7 +36,7 @@ def test_a_pipe_gets_lines() -> None:
     text = shown(terminal=False)
     assert text.splitlines() == [
         "   0.0 s  cart is [killed]",
-        "   5.0 s  the shop is open: 5 paid calls",
+        "   5.0 s  the shop is open (5 calls so far)",
     ]
 
 

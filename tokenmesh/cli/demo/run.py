@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from http.client import HTTPConnection, HTTPException
+from pathlib import Path
 from typing import NamedTuple
 
 from tokenmesh.cli.demo.auditor import audit
@@ -43,6 +44,7 @@ LAST_PAGE_S_MAX = 15.0
 SETTLE_S_MAX = 10.0
 EXPIRE_S_MAX = ALLOWANCE_TTL_S + GRACE_S + 5.0
 OFFERS = "/.well-known/tokenmesh/offers"
+GUNICORN = Path(__file__).with_name("gunicorn_conf.py")
 WIRE = "wire"
 SHOPPERS = "shoppers"
 
@@ -53,6 +55,8 @@ SETTINGS = {
     "TOKENMESH_ALLOWANCE_CALLS": "50",
     "TOKENMESH_TIMEOUT_S": "3",
     "TOKENMESH_RETRY_S_MAX": str(CONTRACT_TTL_S - 1),
+    "TOKENMESH_RETRY_ATTEMPTS_MAX": "20",
+    "TOKENMESH_RETRY_WAIT_S_MAX": "1",
     "TOKENMESH_SETTLE_INTERVAL_S": "0.3",
     "TOKENMESH_SWEEP_INTERVAL_S": "1",
     "TOKENMESH_LEASE_S": "2",
@@ -315,8 +319,7 @@ def _command(service: Service, port: int) -> list[str]:
     if service.server == "uvicorn":
         options = ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning", "--no-access-log"]
         return [*python, "uvicorn", service.app, *options]
-    options = ["--bind", f"127.0.0.1:{port}", "--worker-class", "gthread", "--threads", "8"]
-    options += ["--workers", str(service.workers), "--log-level", "warning", "--graceful-timeout", "5"]
+    options = ["--config", str(GUNICORN), "--bind", f"127.0.0.1:{port}", "--workers", str(service.workers)]
     return [*python, "gunicorn", service.app, *options]
 
 

@@ -31,7 +31,7 @@ CURRENCIES = ("CHF", "EUR", "GBP", "JPY", "USD")
 
 
 @calls("frontend", max_tokens=20)
-async def look(service: httpx.AsyncClient, path: str, **params: str) -> dict[str, Any]:
+async def look(service: httpx.AsyncClient, path: str, params: dict[str, str] | None = None) -> dict[str, Any]:
     page: dict[str, Any] = (await service.get(path, params=params)).raise_for_status().json()
     return page
 
@@ -65,14 +65,14 @@ class Shopper:
             await self._round(until)
 
     async def _round(self, until: float) -> None:
-        home = await self._visit("home", look("/", shopper=self._name))
+        home = await self._visit("home", look("/", {"shopper": self._name}))
         wanted = home["products"] if home else ["kettle", "lantern"]
         for _ in range(self._dice.randint(1, 4)):
             if time.monotonic() >= until:
                 return
             product = self._dice.choice(wanted)
             currency = self._dice.choice(CURRENCIES)
-            await self._visit("product", look(f"/products/{product}", currency=currency))
+            await self._visit("product", look(f"/products/{product}", {"currency": currency}))
             if self._dice.random() < 0.5:
                 quantity = self._dice.randint(1, 3)
                 await self._visit("add to cart", put_into_cart(self._name, product, quantity))

@@ -120,15 +120,18 @@ class Summary:
         console.print()
         console.print(self._matrix())
         console.print(self._times())
-        for line in self._trouble():
-            console.print(line)
-        console.print()
+        for line in (*self._trouble(), Text(), *self._invariants(), Text(), self._verdict()):
+            console.print(line, soft_wrap=True)
+
+    def _invariants(self) -> list[Text]:
+        lines = []
         for check in self._checks.values():
             mark = ("✓ ", "bold green") if check.ok else ("✗ ", "bold red")
-            console.print(Text.assemble(mark, check.promise, (f"  ({check.name} {check.figure})", "dim")))
-            for finding in check.findings:
-                console.print(Text(f"    {finding}", "red"))
-        console.print()
+            lines.append(Text.assemble(mark, check.promise, (f"  ({check.name}: {check.figure})", "dim")))
+            lines += [Text(f"    {finding}", "red") for finding in check.findings]
+        return lines
+
+    def _verdict(self) -> Text:
         contracts = len(self._evidence.settled)
         tokens = sum(settled.charged for settled in self._evidence.settled)
         if self.ok:
@@ -137,14 +140,10 @@ class Summary:
             verdict = Text("Not one call was paid: nothing was shown", "bold red")
         else:
             verdict = Text("Something did not hold: see above", "bold red")
-        console.print(
-            Text.assemble(verdict, (f"  ({self._total_s:.0f} s, seed {self._options['seed']})", "dim"))
-        )
+        return Text.assemble(verdict, (f"  ({self._total_s:.0f} s, seed {self._options['seed']})", "dim"))
 
     def _matrix(self) -> Table:
-        table = Table(
-            title="Who paid whom (tokens, on the ledger)", title_justify="left", header_style="bold"
-        )
+        table = _table("Who paid whom (tokens, on the ledger)")
         table.add_column("payee")
         for payer in PAYERS:
             table.add_column(payer, justify="right")
@@ -158,9 +157,7 @@ class Summary:
         return table
 
     def _times(self) -> Table:
-        table = Table(
-            title="How long it took (ms)", title_justify="left", box=box.SIMPLE_HEAD, header_style="bold"
-        )
+        table = _table("How long it took (ms)")
         for column in ("", "calls", "tries", "lost", "p50", "p95", "p99"):
             table.add_column(column, justify="left" if not column else "right")
         took = [visit.ms for visit in self._visits]
@@ -192,3 +189,7 @@ class Summary:
             Text(f"  pages that shoppers did not get: {failed.total():,} of {len(self._visits):,} ({shown})")
         )
         return lines
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")

@@ -73,7 +73,7 @@ class View:
         line = Text.assemble((f"{self._clock() - self._began:6.1f} s  ", "dim"), (text, style))
         self._events.append(line)
         if not self._quiet and self._live is None:
-            self._console.print(line)
+            self._console.print(line, soft_wrap=True)
 
     def show(self, headline: str, part: float, rows: list[Row]) -> None:
         """Where the demo stands: ``part`` of it, from 0 to 1, is over."""
@@ -83,7 +83,7 @@ class View:
         elif not self._quiet and self._clock() - self._plain_at >= PLAIN_STATUS_S:
             self._plain_at = self._clock()
             calls = sum(row.calls for row in rows)
-            self._console.print(f"{self._clock() - self._began:6.1f} s  {headline}: {calls} paid calls")
+            self._console.print(f"{self._clock() - self._began:6.1f} s  {headline} ({calls:,} calls so far)")
 
     def _picture(self) -> RenderableType:
         table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False, header_style="bold")
