@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tokenmesh.identity import CertificateAuthority, Role
-from tokenmesh.keyfiles import Identity
+from tokenmesh.keyfiles import Identity, write_private
 
 
 class Clock:
@@ -23,10 +23,16 @@ class Clock:
         self.now += seconds
 
 
+def load(path: Path) -> Identity:
+    """The identity that :meth:`Wallets.save` wrote: for another process."""
+    return Identity.read(path, lambda: None)
+
+
 class Wallets:
     """Makes identities, all issued by one authority, and remembers them by name."""
 
     def __init__(self, home: Path, clock: Callable[[], float] = time.time) -> None:
+        self.home = home
         self.authority = CertificateAuthority.create(home, passphrase=lambda: None, clock=clock)
         self._made: dict[str, Identity] = {}
 
@@ -37,3 +43,9 @@ class Wallets:
         """A new key with a certificate for it, whether or not there was one of that name before."""
         identity = self._made[name] = self.authority.new_identity(name, role)
         return identity
+
+    def save(self, name: str) -> Path:
+        """Write an identity to a file, for another process; its path."""
+        path = self.home / f"{name}.pem"
+        write_private(path, self[name].to_pem(None))
+        return path

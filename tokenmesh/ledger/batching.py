@@ -79,8 +79,8 @@ class Room:
             self._waiting + job.size > self._queue_max or self._bytes + job.bytes > self._bytes_max
         ):
             return LedgerBusy(
-                f"{self._waiting} of {self._bytes} bytes wait for the ledger already; {job.size} more would be "
-                f"over {self._queue_max} (queue_max) or {self._bytes_max} bytes: try again later"
+                f"{self._waiting} operations of {self._bytes} bytes wait for the ledger already, and queue_max is "
+                f"{self._queue_max} (of {self._bytes_max} bytes): try again later, or submit less at once"
             )
         return None
 

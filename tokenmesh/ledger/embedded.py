@@ -81,6 +81,7 @@ class EmbeddedLedger(Ledger):
         queue_max: int = QUEUE_MAX,
     ) -> None:
         self.path = Path(path).absolute()
+        self._process = os.getpid()
         self._connection = self._open(busy_s_max)
         self._questions = Questions(self._connection)
         self._reader = Reader()
@@ -217,6 +218,8 @@ class EmbeddedLedger(Ledger):
         return self._ask(Questions.supply)
 
     def close(self) -> None:
+        if os.getpid() != self._process:
+            return  # forked: threads and connections are the other process's to close
         if self._batcher is not None:
             self._batcher.close()
             self._preparer.close()
