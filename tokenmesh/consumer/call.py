@@ -180,10 +180,10 @@ class Call:
         yield from self._know_payee()
         if self.body is None:
             self.body = yield ReadBody()
-        if not self.jti:
-            self.jti = self._new_id()
         hold = HOLD in (self.options.via, offer.via)
         self._let_go_unless(hold, tokens)
+        if not self.jti:
+            self.jti = self._new_id()
         if self.ticket is None:
             if hold:
                 self.ticket = yield from consumer.treasury.place_hold(self.service, tokens, self.jti)
