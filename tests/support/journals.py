@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import resource
 import signal
 import threading
 from collections import Counter
@@ -12,9 +13,12 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
+from tokenmesh.errors import JournalError
 from tokenmesh.journal import Claimed, Journal, NewClaim, StoredResponse
+from tokenmesh.journal.sqlite import SqliteJournal
 from tokenmesh_chaincode.documents import digest
 
 START = 1_800_000_000.0
@@ -130,8 +134,8 @@ class Elsewhere:
     def send(self, function: Callable[..., Any], *arguments: Any) -> None:
         self._pipe.send((function, arguments))
 
-    def receive(self) -> Any:
-        assert self._pipe.poll(ANSWER_S), "the other process did not answer"
+    def receive(self, timeout_s: float = ANSWER_S) -> Any:
+        assert self._pipe.poll(timeout_s), "the other process did not answer"
         return self._pipe.recv()
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -144,7 +148,8 @@ class Elsewhere:
         if number == signal.SIGSTOP:
             os.waitpid(self.process.pid, os.WUNTRACED)
         if number == signal.SIGKILL:
-            self.process.join(ANSWER_S)
+            # Until it has ended, and its locks are free; joining would wait for its children too.
+            os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
 
     def close(self) -> None:
         if self.process.is_alive():
@@ -202,3 +207,66 @@ def do_calls(journal: Any, payer: str, count: int) -> Counter[str]:
                 assert journal.finish_batch(batch.id, {}, "tx", START)
             journal.prune(START)
     return results
+
+
+def fill_the_disk(journal: Any) -> tuple[str, int, int]:
+    """Work until files may not grow, then when they may again: the error, how many contracts were fulfilled
+    before it, and what the allowance's sum is after one more."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, hard))
+    message, count = "", 0
+    try:
+        for count in range(10_000):  # noqa: B007 - counts what went well
+            work(journal, funds=10**6)
+    except JournalError as error:
+        message = str(error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    for claim in list(journal.journal._open):
+        journal.void(*claim, "failed", None, None, START)
+    work(journal, funds=10**6)
+    return message, count, journal.allowance_used("allowance-1")
+
+
+def claim_without_permission(_: Any, path: str) -> str:
+    """What is said to a process that may not write the file (no permission matters to root)."""
+    if os.geteuid() == 0:
+        os.chmod(os.path.dirname(path), 0o555)
+        os.setuid(65534)
+    try:
+        SqliteJournal(path).claim(new_claim(), START)
+    except JournalError as error:
+        return str(error)
+    return "it could be written"
+
+
+def claim_with_a_child(journal: Any, entry: NewClaim, now: float) -> tuple[Any, int]:
+    """Claim, then fork a child that does nothing; the answer and the child's pid."""
+    answer = journal.claim(entry, now)
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+    return answer, child
+
+
+def many_calls(journal: Any, count: int) -> tuple[float, float]:
+    """So many calls, settled and pruned on the way: how far memory has grown since the first tenth, and the
+    journal's size, in MB."""
+    before, now = 0.0, START
+    for number in range(count):
+        if number == count // 10:
+            before = _memory_mb()
+        entry = new_claim(seq=number, exp=int(now) + 60, settle_by=now + 300, funds=10**9)
+        assert isinstance(journal.claim(entry, now), Claimed)
+        assert fulfil(journal, entry, now=now)
+        if number % 500 == 499:
+            batch = journal.take_batch(1_000, now)
+            assert journal.finish_batch(batch.id, {}, "tx", now)
+            now += 10
+            journal.heartbeat(now)
+            journal.prune(now)
+    return _memory_mb() - before, journal.stats().bytes / 2**20
+
+
+def _memory_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
