@@ -48,12 +48,12 @@ def test_the_settings_are_its_limits(tmp_path: Path) -> None:
 @pytest.mark.parametrize("url", ["postgresql://host/journal", "journal.db", "", "sqlite:/journal.db"])
 def test_an_unknown_kind_is_named_with_those_that_exist(url: str) -> None:
     """The message says what a journal's url begins with."""
-    with pytest.raises(ConfigError, match="no journal can be opened at .* begins with one of sqlite://"):
+    with pytest.raises(ConfigError, match=r"no journal can be opened at .* begins with one of sqlite://"):
         open_journal(url)
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite://journal.db"])
 def test_a_url_without_a_path_says_what_is_meant(url: str) -> None:
     """Instead of making a file somewhere."""
-    with pytest.raises(ConfigError, match="sqlite:///path/to/journal.db"):
+    with pytest.raises(ConfigError, match=r"sqlite:///path/to/journal.db"):
         open_journal(url)
