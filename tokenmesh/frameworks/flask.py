@@ -10,14 +10,13 @@ payer gets again on a retry is what its handler gave, and the application's own 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
-from typing import Any
+from typing import Any, cast
 
 import flask
 from flask import Flask
 from flask.blueprints import Blueprint
-from flask.signals import request_tearing_down
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Rule
 
@@ -39,6 +38,9 @@ _EXCHANGE = "tokenmesh.exchange"
 _BODY = "tokenmesh.body"
 _CONTRACT = "HTTP_TOKEN_CONTRACT"
 
+# What is behind Flask's proxies, which look it up anew for every attribute.
+_request: Callable[[], Any] = cast("Any", flask.request)._get_current_object
+_app: Callable[[], Any] = cast("Any", flask.current_app)._get_current_object
 # A rule's variable parts, as werkzeug writes them: <name>, <converter:name>, <converter(args):name>.
 _PART = re.compile(r"<(?:(?P<converter>[a-zA-Z_]\w*)(?:\(.*?\))?:)?(?P<name>[a-zA-Z_]\w*)>")
 
@@ -54,15 +56,17 @@ class FlaskFramework(Framework):
         _hook_requests()
 
     def exchange(self, handler: Handler) -> Exchange | None:
-        if not flask.has_request_context():
+        try:
+            environ = _request().environ
+        except RuntimeError:
+            # No request is being served here.
             return None
-        environ = flask.request.environ
         if _EXCHANGE in environ:
             raise ServingError(
                 f"{handler.name} is priced, and called from another priced handler. One request pays for "
                 "one: call a function that is not priced, or the other service through its client"
             )
-        exchange = environ[_EXCHANGE] = _application(_object(flask.current_app)).exchange(handler)
+        exchange = environ[_EXCHANGE] = _application(_app()).exchange(handler)
         return exchange
 
 
@@ -103,7 +107,7 @@ class Application:
             provider = handler.provider()
         except Answered as answered:
             raise HTTPException(response=_respond(self._app, answered.answer)) from answered
-        request = _object(flask.request)
+        request = _request()
         environ = request.environ
         method = request.method
         path = self._path(request.url_rule)
@@ -131,7 +135,7 @@ class Application:
 
         Leaves the request (400) if it is larger than ``request_bytes_max``.
         """
-        request = flask.request
+        request = _request()
         environ = request.environ
         kept: bytes | None = environ.get(_BODY)
         if kept is not None:
@@ -141,11 +145,13 @@ class Application:
                 f"{handler.name} is priced, but the request's form was parsed before anyone could see that: "
                 "a decorator above @priced has to use functools.wraps"
             )
+        if not _may_have_body(environ):
+            return b""
         try:
             most = handler.provider().settings.request_bytes_max
             if (request.content_length or 0) > most:
                 raise _too_large(most)
-            body = request.stream.read(most + 1)
+            body: bytes = request.stream.read(most + 1)
             if len(body) > most:
                 raise _too_large(most)
         except Answered as answered:
@@ -224,7 +230,7 @@ class FlaskExchange(Exchange):
             response.response = _Stream(self, response)
             return response
         body = b"" if flowing else response.get_data()
-        digest = EMPTY_DIGEST if bodiless else documents.digest(body)
+        digest = EMPTY_DIGEST if bodiless or not body else documents.digest(body)
         try:
             receipt = run(
                 self.end(StoredResponse(status, list(response.headers), body, digest), lambda: response)
@@ -298,41 +304,45 @@ def _hook_routes(owner: Any, *, address: bool) -> None:
 
 
 def _hook_requests() -> None:
-    preprocess, process = Flask.preprocess_request, Flask.process_response
+    preprocess, process, tear_down = (
+        Flask.preprocess_request,
+        Flask.process_response,
+        Flask.do_teardown_request,
+    )
 
     def preprocess_request(app: Flask) -> Any:
         application = app.extensions.get(EXTENSION)
         if application is None or not application.checked:
             application = _application(app)
             application.check()
-        request = flask.request
-        if _CONTRACT in request.environ:
+        request = _request()
+        if _CONTRACT in request.environ and _may_have_body(request.environ):
             handler = application.handler(request.url_rule, request.method)
             if handler is not None:
                 application.keep_body(handler)
         return preprocess(app)
 
     def process_response(app: Flask, response: Any) -> Any:
-        exchange = flask.request.environ.get(_EXCHANGE)
+        exchange = _request().environ.get(_EXCHANGE)
         return process(app, response if exchange is None else exchange.finish(response))
+
+    def do_teardown_request(app: Flask, *args: Any, **options: Any) -> None:
+        exchange = _request().environ.get(_EXCHANGE)
+        if exchange is not None and exchange.open and not exchange.streams:
+            # Its exception went through to the server.
+            run(exchange.abort("no response came of it"))
+        tear_down(app, *args, **options)
 
     put(Flask, "preprocess_request", preprocess_request)
     put(Flask, "process_response", process_response)
+    put(Flask, "do_teardown_request", do_teardown_request)
 
 
 def _application(app: Flask) -> Application:
     application: Application | None = app.extensions.get(EXTENSION)
     if application is None:
         application = app.extensions[EXTENSION] = Application(app)
-        request_tearing_down.connect(_torn_down, app)
     return application
-
-
-def _torn_down(_app: Flask, **_: Any) -> None:
-    """A request is over. If no response came of it (its exception went through to the server): void."""
-    exchange = flask.request.environ.get(_EXCHANGE)
-    if exchange is not None and exchange.open and not exchange.streams:
-        run(exchange.abort("no response came of it"))
 
 
 def _handler(view: Any, method: str) -> Handler | None:
@@ -352,9 +362,13 @@ def _is_priced(view: Any) -> bool:
     return any(_handler(view, method) is not None for method in methods)
 
 
-def _object(proxy: Any) -> Any:
-    """What is behind one of Flask's proxies."""
-    return proxy._get_current_object()
+def _may_have_body(environ: Mapping[str, Any]) -> bool:
+    """Whether there is anything to read; where the server ends the input by itself, it need not be said."""
+    return (
+        environ.get("CONTENT_LENGTH") not in (None, "", "0")
+        or "HTTP_TRANSFER_ENCODING" in environ
+        or ("wsgi.input_terminated" in environ and environ["REQUEST_METHOD"] not in ("GET", "HEAD"))
+    )
 
 
 def _too_large(most: int) -> Refused:

@@ -25,7 +25,7 @@ from tokenmesh.provider import checks
 from tokenmesh.provider.checks import Fault, Funds
 from tokenmesh.provider.offers import OFFERS_MAX, Offer
 from tokenmesh.provider.problems import CATALOGUE, Answer, Problem, Refused
-from tokenmesh.provider.receipts import Receipts, Reloading, replayed
+from tokenmesh.provider.receipts import EMPTY_DIGEST, Receipts, Reloading, replayed
 from tokenmesh.provider.standing import Standing
 from tokenmesh.provider.terms import Price, Request, Terms
 from tokenmesh.steps import Steps, wait
@@ -139,15 +139,11 @@ class Provider:
             )
             if fault is not None:
                 self._refuse(fault, checked)
-            checked.fault = checks.offered(contract, terms, price, request) or (
-                yield from standing.welcome(contract)
-            )
-            if checked.fault is None:
-                funds = yield from standing.funds(contract)
-                if isinstance(funds, Fault):
-                    checked.fault = funds
-                else:
-                    checked.funds = funds
+            funds = checks.offered(contract, terms, price, request) or (yield from standing.funds(contract))
+            if isinstance(funds, Fault):
+                checked.fault = funds
+            else:
+                checked.funds = funds
         except LedgerError as error:
             raise _unreachable(error, contract.jti) from error
         return checked
@@ -157,8 +153,8 @@ class Provider:
 
         Raises :class:`Answered`.
         """
-        contract = checked.contract
-        if documents.digest(checked.request.body()) != contract.dig:
+        contract, body = checked.contract, checked.request.body()
+        if contract.dig != (documents.digest(body) if body else EMPTY_DIGEST):
             self._refuse(Fault("other_request", "The body is not the one that was signed."), checked)
         if checked.fault is None:
             return

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 from tokenmesh.config import Settings
+from tokenmesh.journal import HOLD
 from tokenmesh.ledger.base import Allowance, Ledger
 from tokenmesh.provider import checks
 from tokenmesh.provider.checks import Fault, Funds, Payer
-from tokenmesh.provider.mirror import Mirror, within
+from tokenmesh.provider.mirror import MISSING, Mirror, within
 from tokenmesh.steps import Steps
 from tokenmesh_chaincode import documents
 from tokenmesh_chaincode.documents import Contract, Signed
@@ -58,14 +59,12 @@ class Standing:
             wait_s=wait_s,
         )
 
-    def policy(self) -> Steps[dict[str, Any]]:
-        """The policy in force."""
-        return self._policy.get("")
-
     def signed(self, signed: Signed[Contract]) -> Steps[Fault | None]:
         """Whether the payer's wallet, as registered, signed the contract while its certificate was good."""
         contract, x5t = signed.body, signed.header.x5t
-        payer = yield from self._payers.get(contract.iss)
+        payer = self._payers.at_hand(contract.iss)
+        if payer is MISSING:
+            payer = yield from self._payers.get(contract.iss)
         if payer is None or x5t not in payer.keys:
             # Registered or rotated since the ledger was asked?
             payer = yield from self._payers.again(contract.iss)
@@ -82,33 +81,36 @@ class Standing:
             return Fault("certificate_ended", f"{contract.iss} had another certificate when it was signed.")
         return None
 
-    def welcome(self, contract: Contract) -> Steps[Fault | None]:
-        """Whether a contract that holds may be taken now: in time, not frozen, allowed by the policy."""
-        policy = yield from self._policy.get("")
-        fault = checks.timely(contract, policy, self._clock(), self._settings.clock_skew_s)
+    def funds(self, contract: Contract, *, doubted: bool = False) -> Steps[Funds | Fault]:
+        """Whether a contract that holds may be taken now (in time, not frozen, allowed by the policy), and
+        what is set aside for it. ``doubted``: what was said of that lately is not enough."""
+        policy = self._policy.at_hand("")
+        if policy is MISSING:
+            policy = yield from self._policy.get("")
+        now = self._clock()
+        fault = checks.timely(contract, policy, now, self._settings.clock_skew_s)
         if fault is not None:
             return fault
         for name in (contract.iss, contract.aud):
-            wallet = yield from self._payers.get(name)
+            wallet = self._payers.at_hand(name)
+            if wallet is MISSING:
+                wallet = yield from self._payers.get(name)
             if wallet is None or wallet.frozen_at is not None:
                 return Fault("wallet_frozen", f"The wallet {name} was frozen by governance.")
         if not allows(policy, contract.iss, contract.aud, contract.op):
             return Fault("forbidden", f"{contract.iss} may not call {contract.op} of {contract.aud}.")
-        return None
-
-    def funds(self, contract: Contract, *, doubted: bool = False) -> Steps[Funds | Fault]:
-        """What is set aside for the contract; ``doubted`` asks the ledger anew, unless that is recent."""
-        policy = yield from self._policy.get("")
-        if contract.via == "hold":
+        if contract.via == HOLD:
             hold = yield from within(
                 self._ledger.hold(contract.iss, contract.jti), self._settings.ledger_wait_s
             )
             return checks.funds_of_hold(contract, hold, policy, self._clock())
-        mirror = self._allowances
-        allowance = yield from (mirror.again if doubted else mirror.get)(contract.via)
+        allowances = self._allowances
+        allowance = MISSING if doubted else allowances.at_hand(contract.via)
+        if allowance is MISSING:
+            allowance = yield from (allowances.again if doubted else allowances.get)(contract.via)
         if allowance is None and not doubted:
-            allowance = yield from mirror.again(contract.via)
-        return checks.funds_of_allowance(contract, allowance, policy, self._clock(), mirror.believe_s)
+            allowance = yield from allowances.again(contract.via)
+        return checks.funds_of_allowance(contract, allowance, policy, now, allowances.believe_s)
 
     def _read_policy(self, policy: dict[str, Any]) -> dict[str, Any]:
         longest = self._settings.wallet_cache_s
