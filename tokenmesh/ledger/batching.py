@@ -75,14 +75,13 @@ class Room:
 
     def _refusal(self, job: Job[Any]) -> LedgerBusy | None:
         # What is larger than all the room is let in alone; else it could never be done at all.
-        if self._waiting and (
-            self._waiting + job.size > self._queue_max or self._bytes + job.bytes > self._bytes_max
-        ):
-            return LedgerBusy(
-                f"{self._waiting} operations of {self._bytes} bytes wait for the ledger already, and queue_max is "
-                f"{self._queue_max} (of {self._bytes_max} bytes): try again later, or submit less at once"
-            )
-        return None
+        waiting, length = self._waiting + job.size, self._bytes + job.bytes
+        if not self._waiting or (waiting <= self._queue_max and length <= self._bytes_max):
+            return None
+        return LedgerBusy(
+            f"{self._waiting} operations of {self._bytes} bytes wait for the ledger already, and queue_max "
+            f"is {self._queue_max} (of {self._bytes_max} bytes): try again later, or submit less at once"
+        )
 
     def _leave(self, size: int, length: int) -> None:
         with self._lock:

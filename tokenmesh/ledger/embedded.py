@@ -38,6 +38,7 @@ from tokenmesh.ledger.chain import append, beginning
 from tokenmesh.ledger.queries import Questions
 from tokenmesh.ledger.state import StoredState
 from tokenmesh.ledger.store import (
+    LedgerFile,
     Synchronous,
     check_file,
     connect,
@@ -82,6 +83,9 @@ class EmbeddedLedger(Ledger):
     ) -> None:
         self.path = Path(path).absolute()
         self._process = os.getpid()
+        if not self.path.exists():
+            raise ConfigError(f"there is no ledger at {self.path}: 'tokenmesh init' makes one")
+        self._file = LedgerFile(self.path)
         self._connection = self._open(busy_s_max)
         self._questions = Questions(self._connection)
         self._reader = Reader()
@@ -93,7 +97,7 @@ class EmbeddedLedger(Ledger):
                 self.path, busy_s_max=busy_s_max, random=random or secrets.SystemRandom()
             )
             self._writer = Writer(
-                self.path,
+                self._file,
                 self.domain,
                 signer,
                 turnstile=self._turnstile,
@@ -152,8 +156,6 @@ class EmbeddedLedger(Ledger):
         return cls(path, signer, clock=clock, **options)
 
     def _open(self, busy_s_max: float) -> sqlite3.Connection:
-        if not self.path.exists():
-            raise ConfigError(f"there is no ledger at {self.path}: 'tokenmesh init' makes one")
         try:
             connection = connect(self.path, busy_s_max=busy_s_max)
             check_file(connection, self.path)
@@ -241,6 +243,7 @@ class EmbeddedLedger(Ledger):
 
     def _ask_now(self, question: Callable[[Questions], T]) -> T:
         """The answer, all of it from one view of the file."""
+        self._file.check()
         try:
             self._connection.execute("BEGIN")
             try:

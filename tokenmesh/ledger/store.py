@@ -59,7 +59,33 @@ SCHEMA: Mapping[str, str] = {
     ),
 }
 
+_READ_ONLY = "the ledger {} is read-only: give this process the right to write to it and its folder"
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+class LedgerFile:
+    """The file at ``path`` as it was when the ledger was opened."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._inode = self._look()
+
+    def check(self) -> None:
+        """Raise ``LedgerUnavailable`` if the path names another file now, or none.
+
+        An open file that was removed can still be written to: what is acknowledged would be lost.
+        """
+        if self._look() != self._inode:
+            raise LedgerUnavailable(
+                f"the ledger {self.path} has been replaced by another file since it was opened: nothing "
+                "happened; restart this process to use that one"
+            )
+
+    def _look(self) -> int:
+        try:
+            return self.path.stat().st_ino
+        except OSError as error:
+            raise unavailable(error, self.path) from error
 
 
 def connect(
@@ -131,6 +157,10 @@ def failed_commit(error: sqlite3.Error, path: Path) -> LedgerUnavailable | Ledge
 
 
 def _why(error: Exception, path: Path) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"the ledger {path} is not there any more"
+    if isinstance(error, PermissionError):
+        return _READ_ONLY.format(path)
     if not isinstance(error, sqlite3.Error):
         return f"the ledger {path} cannot be used"
     code = _code(error)
@@ -138,10 +168,9 @@ def _why(error: Exception, path: Path) -> str:
     if kind == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_WRITE:
         return f"the ledger {path} cannot grow: its disk is full, or a limit on file sizes is reached"
     if kind == sqlite3.SQLITE_READONLY:
-        return f"the ledger {path} is read-only: give this process the right to write to it and its folder"
+        return _READ_ONLY.format(path)
     if kind == sqlite3.SQLITE_CANTOPEN:
-        here = "it is not there" if not path.exists() else "check the rights on it and its folder"
-        return f"the ledger {path} cannot be opened: {here}"
+        return f"the ledger {path} cannot be opened: check the rights on it and its folder"
     if kind in _DAMAGED:
         return f"the ledger {path} is damaged: 'tokenmesh verify' says where"
     return f"the ledger {path} cannot be used"

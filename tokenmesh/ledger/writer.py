@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from tokenmesh.errors import LedgerUnavailable
@@ -17,7 +16,7 @@ from tokenmesh.ledger.ahead import Prepared, apply_prepared, keys_read
 from tokenmesh.ledger.base import Result
 from tokenmesh.ledger.chain import Entry, append, entry_of
 from tokenmesh.ledger.state import StoredState
-from tokenmesh.ledger.store import Synchronous, check_file, connect, failed_commit, unavailable
+from tokenmesh.ledger.store import LedgerFile, Synchronous, connect, failed_commit, unavailable
 from tokenmesh.ledger.turnstile import Turnstile
 from tokenmesh_chaincode.documents import Signer
 from tokenmesh_chaincode.rules import Context, Outcome
@@ -36,7 +35,7 @@ class Writer:
 
     def __init__(
         self,
-        path: Path,
+        file: LedgerFile,
         domain: str,
         signer: Signer,
         *,
@@ -45,7 +44,7 @@ class Writer:
         synchronous: Synchronous,
         busy_s_max: float,
     ) -> None:
-        self._path = path
+        self._file = file
         self._domain = domain
         self._signer = signer
         self._turnstile = turnstile
@@ -54,7 +53,6 @@ class Writer:
         self._busy_s_max = busy_s_max
         self._connection: sqlite3.Connection | None = None
         self._state: StoredState
-        self._inode = 0
 
     def write(self, operations: Sequence[Prepared]) -> list[Result]:
         """Have ``operations`` done; durable when it returns.
@@ -67,7 +65,7 @@ class Writer:
             results, as_of = self._judge(connection, operations)
         except (sqlite3.Error, OSError) as error:
             self._drop()
-            raise unavailable(error, self._path) from error
+            raise unavailable(error, self._file.path) from error
         except BaseException:
             self._drop()
             raise
@@ -75,7 +73,7 @@ class Writer:
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._drop()
-            raise failed_commit(error, self._path) from error
+            raise failed_commit(error, self._file.path) from error
         self._state.keep(as_of)
         return results
 
@@ -84,18 +82,15 @@ class Writer:
         self._drop()
 
     def _open(self) -> sqlite3.Connection:
-        """The connection; a new one if the path has come to name another file."""
-        inode = self._path.stat().st_ino
-        if self._connection is not None and inode == self._inode:
-            return self._connection
-        self._drop()
-        connection = connect(self._path, busy_s_max=self._busy_s_max, synchronous=self._synchronous)
-        self._connection, self._inode = connection, inode
-        check_file(connection, self._path)
-        # From here on the turnstile does the waiting.
-        connection.execute("PRAGMA busy_timeout=0")
-        self._state = StoredState(connection)
-        return connection
+        self._file.check()
+        if self._connection is None:
+            path = self._file.path
+            connection = connect(path, busy_s_max=self._busy_s_max, synchronous=self._synchronous)
+            self._connection = connection
+            # From here on the turnstile does the waiting.
+            connection.execute("PRAGMA busy_timeout=0")
+            self._state = StoredState(connection)
+        return self._connection
 
     def _drop(self) -> None:
         # Closing rolls back what was begun.
@@ -118,7 +113,6 @@ class Writer:
         state.fetch(key for one in operations for key in keys_read(one))
         # A clock that was set back makes no transaction older than the one before it.
         time_ms = max(head.time_ms, int(self._clock() * 1000))
-        self._check_domain()
         self._check_signer(time_ms // 1000)
         judged = [self._apply(one, Context(time_ms // 1000)) for one in operations]
         entries = [entry for _, entry in judged if entry is not None]
@@ -142,14 +136,6 @@ class Writer:
         ]
         return results, tx_id or head.tx_id
 
-    def _check_domain(self) -> None:
-        domain = self._state.get("domain")
-        if domain is None or domain["id"] != self._domain:
-            raise LedgerUnavailable(
-                f"the ledger {self._path} is not the one that was opened: it has been replaced by another; "
-                "restart this process to use that one"
-            )
-
     def _check_signer(self, now: int) -> None:
         """A transaction that no registered wallet signs would not hold when the ledger is verified."""
         wallet = self._state.get(f"wallet/{self._signer.name}")
@@ -158,7 +144,7 @@ class Writer:
             certificate["x5t"] == x5t and now <= certificate["until"] for certificate in wallet["certs"]
         ):
             raise LedgerUnavailable(
-                f"the wallet {self._signer.name} cannot write to the ledger {self._path}: "
+                f"the wallet {self._signer.name} cannot write to the ledger {self._file.path}: "
                 + ("it is not registered there" if wallet is None else "its certificate is not good there")
                 + "; a governor can change that ('tokenmesh wallet create', 'tokenmesh wallet rotate')"
             )
