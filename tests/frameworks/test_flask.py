@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import flask
 import pytest
 from flask import Blueprint, Flask, Response
 from flask.views import MethodView, View
+from frameworks.framework_suite import LARGE, PIECES, FrameworkSuite, Handled
 from werkzeug.exceptions import HTTPException
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
-from frameworks.framework_suite import LARGE, PIECES, Case, FrameworkSuite, Handled
 from support.exchanges import Reply, over_wsgi
-from tokenmesh import decorators
-from tokenmesh.decorators import charge, current_contract
-from tokenmesh.errors import ServingError, TokenmeshError
+from support.payee import Payee
+from tokenmesh.decorators import charge, current_contract, priced
+from tokenmesh.errors import IdentityError, ServingError, TokenmeshError
+from tokenmesh.mesh import Mesh
+from tokenmesh_chaincode import documents
 
 
 class TestFlask(FrameworkSuite):
@@ -200,4 +205,303 @@ class TestFlask(FrameworkSuite):
         outer.register_blueprint(deeper, url_prefix="/deep")
         app.register_blueprint(outer)
 
-    # Flask's own
+
+class TestOnlyFlask:
+    """What other frameworks do not have, or have in another way."""
+
+    @pytest.fixture
+    def payee(self, tmp_path: Path) -> Iterator[Payee]:
+        payee = Payee(tmp_path)
+        yield payee
+        payee.close()
+
+    @pytest.fixture
+    def app(self) -> Flask:
+        return Flask("quotes")
+
+    def pay(self, app: Flask, payee: Payee, op: str, **options: Any) -> Reply:
+        method, _, path = op.partition(" ")
+        contract = payee.contract(op, body=options.get("body", b""))
+        headers = [*options.pop("headers", ()), ("Token-Contract", contract)]
+        return over_wsgi(app, method, path, headers=headers, **options)
+
+    def test_decorators_in_the_wrong_order_are_an_error_at_once(self, app: Flask, payee: Payee) -> None:
+        """The message says how to mend it."""
+        with pytest.raises(ServingError, match=r"(?s)quote would be served free.*@priced below"):
+
+            @priced(tokens=5, mesh=payee)
+            @app.get("/quote")
+            def quote() -> str:
+                return "free?"
+
+    def test_with_another_decorator_between_too(self, app: Flask, payee: Payee) -> None:
+        def logged(function: Callable[..., str]) -> Callable[..., str]:
+            @functools.wraps(function)
+            def wrapper() -> str:
+                return function()
+
+            return wrapper
+
+        pages = Blueprint("pages", __name__)
+        with pytest.raises(ServingError, match="served free"):
+
+            @priced(tokens=5, mesh=payee)
+            @logged
+            @pages.get("/quote")
+            def quote() -> str:
+                return "free?"
+
+    def test_a_function_that_is_free_elsewhere_may_be_priced_here(self, app: Flask, payee: Payee) -> None:
+        """The same function in two applications, one of them free, is no mistake."""
+
+        def quote() -> str:
+            return "quote"
+
+        free = Flask("free")
+        free.add_url_rule("/quote", view_func=quote)
+        app.add_url_rule("/quote", view_func=priced(tokens=5, mesh=payee)(quote))
+        assert over_wsgi(free, "GET", "/quote").body == b"quote"
+        assert over_wsgi(app, "GET", "/quote").status == 402
+
+    def test_a_route_that_kept_the_bare_function_is_found_when_the_application_starts(
+        self, app: Flask, payee: Payee
+    ) -> None:
+        def quote() -> str:
+            return "free?"
+
+        app.add_url_rule("/quote", view_func=quote)
+        app.testing = True
+        priced_quote = priced(tokens=5, mesh=payee)(quote)
+        for _ in range(2):
+            with pytest.raises(ServingError, match="served free"):
+                over_wsgi(app, "GET", "/quote")
+        del priced_quote
+
+    def test_one_request_pays_for_one_handler(self, app: Flask, payee: Payee) -> None:
+        """A priced handler called from another would be free, and is an error."""
+
+        @app.get("/inner")
+        @priced(tokens=5, mesh=payee)
+        def inner() -> str:
+            raise AssertionError("it ran free")
+
+        @app.get("/outer")
+        @priced(tokens=5, mesh=payee)
+        def outer() -> str:
+            with pytest.raises(ServingError, match="called from another"):
+                inner()
+            return "outer"
+
+        assert self.pay(app, payee, "GET /outer").body == b"outer"
+
+    def test_a_decorator_above_sees_what_the_handler_gave(self, app: Flask, payee: Payee) -> None:
+        """Not a response made of it already; and what it makes of it is what is stored."""
+
+        def shouting(function: Callable[..., str]) -> Callable[..., str]:
+            def wrapper(**values: Any) -> str:  # hides the priced function: no functools.wraps
+                return function(**values).upper()
+
+            return wrapper
+
+        app.add_url_rule("/quote", view_func=shouting(priced(tokens=5, mesh=payee)(lambda: "quote")))
+        contract = payee.contract("GET /quote")
+        for _ in range(2):
+            assert over_wsgi(app, "GET", "/quote", headers=[("Token-Contract", contract)]).body == b"QUOTE"
+        assert over_wsgi(app, "GET", "/quote").code == "contract_required"
+
+    def test_the_applications_own_functions_run_again_on_a_replay(self, app: Flask, payee: Payee) -> None:
+        """Headers that an ``after_request`` function adds stand once, not twice."""
+        app.secret_key = "secret"
+
+        @app.before_request
+        def before() -> None:
+            flask.session["seen"] = "yes"
+
+            @flask.after_this_request
+            def mark(response: Response) -> Response:
+                response.headers.add("X-Mark", "1")
+                return response
+
+        @app.after_request
+        def after(response: Response) -> Response:
+            response.headers.add("X-After", "1")
+            return response
+
+        @app.get("/quote")
+        @priced(tokens=5, mesh=payee)
+        def quote() -> str:
+            return "quote"
+
+        contract = payee.contract("GET /quote")
+        for _ in range(2):
+            reply = over_wsgi(app, "GET", "/quote", headers=[("Token-Contract", contract)])
+            assert (reply.body, reply.header("X-Mark"), reply.header("X-After")) == (b"quote", "1", "1")
+            assert reply.header("Set-Cookie") is not None
+
+    def test_what_a_before_request_function_refuses_costs_nothing(self, app: Flask, payee: Payee) -> None:
+        app.before_request(lambda: ("closed", 403))
+
+        @app.get("/quote")
+        @priced(tokens=5, mesh=payee)
+        def quote() -> str:
+            raise AssertionError("it ran")
+
+        reply = self.pay(app, payee, "GET /quote")
+        assert (reply.status, reply.header("Token-Receipt"), payee.used()) == (403, None, 0)
+
+    def test_a_before_request_function_may_read_the_form(self, app: Flask, payee: Payee) -> None:
+        """As CSRF protection does. The body's digest is compared all the same."""
+
+        @app.before_request
+        def before() -> None:
+            assert flask.request.form["name"] == "Ada"
+
+        @app.post("/form")
+        @priced(tokens=5, mesh=payee)
+        def form() -> str:
+            return flask.request.form["name"]
+
+        kind = ("Content-Type", "application/x-www-form-urlencoded")
+        assert self.pay(app, payee, "POST /form", body=b"name=Ada", headers=[kind]).body == b"Ada"
+        contract = payee.contract("POST /form", body=b"name=Eva")
+        reply = over_wsgi(
+            app, "POST", "/form", body=b"name=Ada", headers=[kind, ("Token-Contract", contract)]
+        )
+        assert reply.code == "other_request"
+
+    def test_a_stream_in_the_requests_context(self, app: Flask, payee: Payee) -> None:
+        """``stream_with_context``, and ``charge()`` while it flows: each piece can have its price."""
+
+        @app.get("/pages")
+        @priced(up_to=50, mesh=payee)
+        def pages() -> Response:
+            def flow() -> Iterator[str]:
+                for number in range(1, 4):
+                    charge(number * 10)
+                    yield flask.request.path
+
+            return Response(flask.stream_with_context(flow()))
+
+        contract = payee.terms("GET /pages", tok=50)
+        reply = over_wsgi(app, "GET", "/pages", headers=[("Token-Contract", payee.sign(contract))])
+        assert reply.body == b"/pages" * 3
+        assert payee.used() == 30
+
+    def test_a_file(self, app: Flask, payee: Payee, tmp_path: Path) -> None:
+        """Sent as it is without tokenmesh, ranges too; fulfilled at its end."""
+        path = tmp_path / "file.bin"
+        path.write_bytes(bytes(range(256)) * 100)
+
+        @app.get("/file")
+        @priced(tokens=5, mesh=payee)
+        def file() -> Response:
+            return flask.send_file(path)
+
+        whole, part = (
+            self.pay(app, payee, "GET /file", headers=headers) for headers in ([], [("Range", "bytes=10-19")])
+        )
+        assert (whole.status, whole.body) == (200, path.read_bytes())
+        assert (part.status, part.body) == (206, path.read_bytes()[10:20])
+        assert payee.used() == 10
+
+    def test_head_and_options(self, app: Flask, payee: Payee) -> None:
+        """A HEAD that runs the handler is a call like any other; OPTIONS, which does not, is free."""
+        ran = []
+
+        @app.get("/quote")
+        @priced(tokens=5, mesh=payee)
+        def quote() -> str:
+            ran.append(flask.request.method)
+            return "quote"
+
+        assert over_wsgi(app, "OPTIONS", "/quote").status == 200
+        assert over_wsgi(app, "HEAD", "/quote").status == 402
+        reply = self.pay(app, payee, "HEAD /quote")
+        assert (reply.status, reply.body, reply.header("Content-Length")) == (200, b"", "5")
+        assert payee.receipt(reply.header("Token-Receipt") or "").dig == documents.digest(b"")
+        assert ran == ["HEAD"]
+
+    def test_class_based_views(self, app: Flask, payee: Payee) -> None:
+        """Priced as a whole by ``decorators``, by ``dispatch_request``, or method by method."""
+
+        class Whole(MethodView):
+            decorators: ClassVar = [priced(tokens=1, mesh=payee)]
+
+            def get(self) -> str:
+                return "whole"
+
+        class Dispatched(View):
+            @priced(tokens=2, mesh=payee)
+            def dispatch_request(self) -> str:
+                return "dispatched"
+
+        class Mixed(MethodView):
+            def get(self) -> str:
+                return "free"
+
+            @priced(tokens=3, mesh=payee)
+            def put(self) -> str:
+                return "put"
+
+        for view in (Whole, Dispatched, Mixed):
+            app.add_url_rule(f"/{view.__name__}", view_func=view.as_view(view.__name__))
+        assert self.pay(app, payee, "GET /Whole").body == b"whole"
+        assert self.pay(app, payee, "GET /Dispatched").body == b"dispatched"
+        assert self.pay(app, payee, "PUT /Mixed").body == b"put"
+        assert over_wsgi(app, "GET", "/Mixed").body == b"free"
+        assert payee.used() == 6
+        offers = over_wsgi(app, "GET", "/.well-known/tokenmesh/offers").json()["offers"]
+        assert {(offer["operation"], offer["tokens"]) for offer in offers if offer["method"] != "HEAD"} == {
+            ("GET /Whole", 1),
+            ("GET /Dispatched", 2),
+            ("PUT /Mixed", 3),
+        }
+
+    def test_handlers_that_catch_every_exception(self, app: Flask, payee: Payee) -> None:
+        """A refusal passes by them, and by a decorator that catches everything."""
+
+        def careless(function: Callable[..., str]) -> Callable[..., str]:
+            @functools.wraps(function)
+            def wrapper() -> str:
+                try:
+                    return function()
+                except Exception:
+                    return "caught"
+
+            return wrapper
+
+        app.register_error_handler(Exception, lambda _: "caught")
+        app.register_error_handler(HTTPException, lambda _: "caught")
+
+        @app.get("/quote")
+        @careless
+        @priced(tokens=5, mesh=payee)
+        def quote() -> str:
+            return "quote"
+
+        assert over_wsgi(app, "GET", "/quote").code == "contract_required"
+        assert self.pay(app, payee, "GET /quote").body == b"quote"
+
+    def test_an_application_below_a_prefix(self, app: Flask, payee: Payee) -> None:
+        """The contract names the path as the client sent it; the operation is the application's own."""
+
+        @app.get("/quote")
+        @priced(tokens=5, mesh=payee)
+        def quote() -> str:
+            return "quote"
+
+        below = DispatcherMiddleware(lambda *_: [], {"/api": app})
+        contract = payee.contract("GET /quote", target="/api/quote")
+        assert over_wsgi(below, "GET", "/api/quote", headers=[("Token-Contract", contract)]).body == b"quote"
+
+    def test_a_set_up_that_cannot_work_is_an_error_not_a_refusal(self, app: Flask, tmp_path: Path) -> None:
+        """Who deploys it has to see it: there is no such wallet."""
+        app.testing = True
+
+        @app.get("/quote")
+        @priced(tokens=5, mesh=Mesh("nobody", home=tmp_path))
+        def quote() -> str:
+            raise AssertionError("it ran")
+
+        with pytest.raises(IdentityError, match="no key for wallet"):
+            over_wsgi(app, "GET", "/quote", headers=[("Token-Contract", "x")])

@@ -105,17 +105,9 @@ def over_wsgi(
     return Reply(*started[-1], b"".join(pieces), complete)
 
 
-def over_asgi(
-    app: Any,
-    method: str,
-    target: str,
-    *,
-    headers: Headers = (),
-    body: bytes = b"",
-    leave_after: int | None = None,
-) -> Reply:
-    """One request over ASGI, on an event loop of its own, as a server of ASGI 2.3 (uvicorn) makes it."""
-    return asyncio.run(asgi(app, method, target, headers=headers, body=body, leave_after=leave_after))
+def over_asgi(app: Any, method: str, target: str, **options: Any) -> Reply:
+    """One request over ASGI, on an event loop of its own; ``options`` are those of :func:`asgi`."""
+    return asyncio.run(asgi(app, method, target, **options))
 
 
 async def asgi(
@@ -126,8 +118,10 @@ async def asgi(
     headers: Headers = (),
     body: bytes = b"",
     leave_after: int | None = None,
+    root_path: str = "",
 ) -> Reply:
-    """The same on the running event loop."""
+    """One request over ASGI, as a server of ASGI 2.3 (uvicorn) makes it; the client goes away after
+    ``leave_after`` pieces of the body."""
     path, _, query = target.partition("?")
     raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
     raw.append((b"host", b"quotes.test"))
@@ -142,7 +136,7 @@ async def asgi(
         "path": unquote_to_bytes(path).decode(),
         "raw_path": path.encode("ascii"),
         "query_string": query.encode("ascii"),
-        "root_path": "",
+        "root_path": root_path,
         "headers": raw,
         "client": ("127.0.0.1", 1),
         "server": ("quotes.test", 80),
