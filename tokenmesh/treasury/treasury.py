@@ -65,7 +65,7 @@ class Treasury:
         self._lock = threading.Lock()
         self._accounts: OrderedDict[str, Account] = OrderedDict()
         self._policy: tuple[float, dict[str, Any]] | None = None
-        self._upkeep_at = 0.0
+        self._upkeep_at = clock() + self._settings.sweep_interval_s
 
     # What a call asks for
 
@@ -124,7 +124,9 @@ class Treasury:
                     outcome = yield from self._operations.perform("hold", arg)
             if outcome.ok:
                 return Ticket(payee, tokens, HOLD, exp)
-            hold = yield from wait(self._ledger.hold(self._name, jti))
+            hold = None
+            if outcome.code in ("id_reused", "hold_ended"):
+                hold = yield from wait(self._ledger.hold(self._name, jti))
         except LedgerError as error:
             raise no_answer(error).error(payee) from error
         if hold is not None and hold.payee == payee:
