@@ -82,14 +82,15 @@ class Reader:
         port = re.search(r"(?:-p|--port)[ =](\d+)", command)
         assert port, f"name the port in {command!r}, so that the next command can wait for it"
         log = self.folder / f"background-{len(self.background)}.log"
-        process = subprocess.Popen(
-            ["bash", "-c", f"exec env {command}"],
-            cwd=self.folder,
-            env=self.env,
-            stdout=log.open("wb"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                ["bash", "-c", f"exec env {command}"],
+                cwd=self.folder,
+                env=self.env,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
         self.background.append(process)
         wait_until_listening(int(port[1]), process, log)
 

@@ -177,6 +177,8 @@ class PayingTransport(_SyncTransport):
         return exchange.answer(response, body)
 
     def _read(self, response: httpx.Response, effect: Send | Ask) -> bytes:
+        if response.is_stream_consumed:  # by a transport beneath
+            return response.content
         stream = response.stream
         assert isinstance(stream, self.link.library.SyncByteStream)
         pieces, length = [], 0
@@ -263,6 +265,8 @@ class AsyncPayingTransport(_AsyncTransport):
         return exchange.answer(response, body)
 
     async def _read(self, response: httpx.Response, effect: Send | Ask) -> bytes:
+        if response.is_stream_consumed:  # by a transport beneath
+            return response.content
         stream = response.stream
         assert isinstance(stream, self.link.library.AsyncByteStream)
         pieces, length = [], 0

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import threading
 from abc import ABC, abstractmethod
 from base64 import b64encode
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, NamedTuple
 
 from tokenmesh.decorators import Handler
+from tokenmesh.errors import TokenmeshError
 from tokenmesh.journal import StoredResponse
 from tokenmesh.provider import Answer, Answered, Exchange, Offer, Problem, Provider, Refused
 from tokenmesh.provider.problems import Headers
@@ -22,6 +25,8 @@ from tokenmesh.steps import Steps
 
 OFFERS_PATH = "/.well-known/tokenmesh/offers"
 RECEIPTS_PATH = "/.well-known/tokenmesh/receipts/"
+
+_log = logging.getLogger(__name__)
 
 
 class Framework(ABC):
@@ -67,6 +72,15 @@ class Site:
             raise Refused(Problem("receipt_unknown", "Nothing here costs tokens."))
         return self._first.provider()
 
+    def open_soon(self) -> None:
+        """Open the payees' meshes, in the background: what an earlier run of this service has left to settle
+        is settled from now on, whether or not somebody calls."""
+        handlers = {id(route.handler.mesh): route.handler for route in self._routes()}
+        opening = threading.Thread(
+            target=_open, args=(list(handlers.values()),), name="tokenmesh-open", daemon=True
+        )
+        opening.start()
+
     def offers(self) -> Answer:
         """What stands at ``OFFERS_PATH``. Opens the payee's mesh if nothing has yet."""
         try:
@@ -89,6 +103,16 @@ class Site:
         except Answered as answered:
             return answered.answer
         return (yield from provider.receipt(payer, jti))
+
+
+def _open(handlers: list[Handler]) -> None:
+    for handler in handlers:
+        try:
+            handler.provider()
+        except Refused as refused:
+            _log.warning("no calls of %s can be taken yet: %s", handler.name, refused.problem.detail)
+        except TokenmeshError as error:
+            _log.warning("no calls of %s can be taken: %s", handler.name, error)
 
 
 class Recorder:

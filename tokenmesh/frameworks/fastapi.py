@@ -155,6 +155,7 @@ def _start(app: Any) -> None:
         Route(OFFERS_PATH, offers, include_in_schema=False),
         Route(RECEIPTS_PATH + "{jti}", receipt, include_in_schema=False),
     ]
+    site.open_soon()
 
 
 def _respond(answer: Answer) -> Response:

@@ -163,10 +163,12 @@ class Application:
         return body
 
     def check(self) -> None:
-        """Raise :class:`ServingError` if a view is served free that should not be."""
+        """At an application's first request, whatever it asks for: raise :class:`ServingError` if a view is
+        served free that should not be, and begin to settle."""
         for view in self._app.view_functions.values():
             VIEWS.check(view)
         self.checked = True
+        self.site.open_soon()
 
     def _path(self, rule: Rule | None) -> str:
         """The template of a rule, with ``{x}`` and ``{x:path}``."""
