@@ -104,7 +104,9 @@ class Mesh:
     @property
     def consumer(self) -> Consumer:
         """Makes contracts and calls for this service."""
-        return self._part("consumer", lambda: Consumer(self.wallet, self.ledger, self.treasury, self.settings))
+        return self._part(
+            "consumer", lambda: Consumer(self.wallet, self.ledger, self.treasury, self.settings)
+        )
 
     def _open_provider(self) -> Provider:
         provider = Provider(self.wallet, self.ledger, self.journal, settings=self.settings)
