@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 
-from tokenmesh.cli.demo.plan import GOVERNANCE, SERVICES, SHOPPER, SHOPPER_TOKENS, policy
+from tokenmesh.cli.demo.plan import GOVERNANCE, policy
 from tokenmesh.cli.desk import Desk
 from tokenmesh.config import Settings
 from tokenmesh.identity import CertificateAuthority, Wallet
@@ -46,9 +46,8 @@ class Economy:
         self._asked: dict[str, Future[Balance]] = {}
         self._known: dict[str, Balance] = {}
 
-    def open_wallets(self, urls: Mapping[str, str]) -> None:
-        """A wallet for each service, found at ``urls``, and one for the shoppers, each with its tokens."""
-        tokens = {service.name: service.tokens for service in SERVICES} | {SHOPPER: SHOPPER_TOKENS}
+    def open_wallets(self, urls: Mapping[str, str], tokens: Mapping[str, int]) -> None:
+        """A wallet for each name in ``tokens``, with so many; the services are found at ``urls``."""
         for name, granted in tokens.items():
             wallet = Wallet.create(self._home, name, self._authority, passphrase=_none)
             record = {"name": name, "cert": wallet.certificate_pem, "role": "service", "url": urls.get(name)}

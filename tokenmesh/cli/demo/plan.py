@@ -13,10 +13,11 @@ SHOPPER = "shopper"
 LOSS = 1 / 20
 """Of all responses, so many are lost on the wire."""
 
-CONTRACT_TTL_S = 6
-ALLOWANCE_TTL_S = 12
-GRACE_S = 3
-"""Short, so that what a killed process had set aside comes back while people still watch."""
+CONTRACT_TTL_S = 4
+ALLOWANCE_TTL_S = 8
+"""Short, so that what is set aside comes back while people still watch."""
+GRACE_S = 6
+"""Long enough for the slowest order, which waits for a service that is being restarted, to be settled."""
 
 
 class Service(NamedTuple):
@@ -41,7 +42,7 @@ SERVICES = (
         200_000,
     ),
     Service("productcatalog", f"{_SHOP}.window:productcatalog", "gunicorn", (), 0),
-    Service("recommendation", f"{_SHOP}.window:recommendation", "gunicorn", ("productcatalog",), 60),
+    Service("recommendation", f"{_SHOP}.window:recommendation", "gunicorn", ("productcatalog",), 0),
     Service("ad", f"{_SHOP}.window:ad", "gunicorn", (), 0),
     Service("currency", f"{_SHOP}.till:currency", "gunicorn", (), 0, workers=2),
     Service("payment", f"{_SHOP}.till:payment", "gunicorn", (), 0),
@@ -61,6 +62,8 @@ SHOPPER_TOKENS = 500_000
 
 RUNS_DRY = "recommendation"
 """It pays the catalogue more than it earns, and starts with little: it is the one that runs dry."""
+DRY_TOKENS_PER_S = 3
+"""What it starts with, for each second of the demo: so little that it runs dry about half way."""
 TOP_UP_TOKENS = 50_000
 IS_FROZEN = "checkout"
 CAN_BE_KILLED = tuple(name for name in NAMES if name not in (RUNS_DRY, IS_FROZEN))
@@ -86,12 +89,18 @@ def trouble(seed: int, seconds: float) -> Trouble:
     return Trouble(
         killed=dice.choice(CAN_BE_KILLED),
         kill_s=seconds * dice.uniform(0.15, 0.30),
-        down_s=min(1.5, seconds * 0.1),
+        down_s=1.0,
         freeze_s=seconds * dice.uniform(0.45, 0.55),
         unfreeze_s=seconds * dice.uniform(0.65, 0.75),
         top_up_s=seconds * 0.12,
         top_up_latest_s=seconds * 0.85,
     )
+
+
+def starting_tokens(seconds: float) -> dict[str, int]:
+    """What each wallet is granted for a demo of so many seconds."""
+    tokens = {service.name: service.tokens for service in SERVICES}
+    return {**tokens, SHOPPER: SHOPPER_TOKENS, RUNS_DRY: int(seconds * DRY_TOKENS_PER_S)}
 
 
 class Paths(NamedTuple):

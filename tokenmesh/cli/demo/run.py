@@ -27,6 +27,7 @@ from tokenmesh.cli.demo.plan import (
     SHOPPER,
     Paths,
     Service,
+    starting_tokens,
     trouble,
 )
 from tokenmesh.cli.demo.processes import ChildFailed, Children, free_ports
@@ -49,21 +50,18 @@ WIRE = "wire"
 SHOPPERS = "shoppers"
 
 SETTINGS = {
-    "TOKENMESH_CONTRACT_TTL_S": str(CONTRACT_TTL_S),
-    "TOKENMESH_HOLD_TTL_S": str(CONTRACT_TTL_S),
-    "TOKENMESH_ALLOWANCE_TTL_S": str(ALLOWANCE_TTL_S),
     "TOKENMESH_ALLOWANCE_CALLS": "50",
     "TOKENMESH_TIMEOUT_S": "3",
-    "TOKENMESH_RETRY_S_MAX": str(CONTRACT_TTL_S - 1),
+    "TOKENMESH_RETRY_S_MAX": str(CONTRACT_TTL_S),
     "TOKENMESH_RETRY_ATTEMPTS_MAX": "20",
     "TOKENMESH_RETRY_WAIT_S_MAX": "1",
     "TOKENMESH_SETTLE_INTERVAL_S": "0.3",
     "TOKENMESH_SWEEP_INTERVAL_S": "1",
-    "TOKENMESH_LEASE_S": "2",
     "TOKENMESH_WALLET_CACHE_S": "1",
     "TOKENMESH_CLOSE_S_MAX": "3",
 }
-"""Short times for the services, so that in half a minute everything happens that takes hours elsewhere."""
+"""Short times for the services, so that in half a minute everything happens that takes hours elsewhere. How
+long contracts and allowances live is the policy's to say."""
 
 
 class Options(NamedTuple):
@@ -103,7 +101,8 @@ class Demo:
             self._economy = Economy(self._paths.home)
             stack.callback(self._economy.ledger.close)
             self._economy.open_wallets(
-                {name: f"http://127.0.0.1:{port}" for name, port in self._wire_ports.items()}
+                urls={name: f"http://127.0.0.1:{port}" for name, port in self._wire_ports.items()},
+                tokens=starting_tokens(self._options.seconds),
             )
             self._children = stack.enter_context(Children(self._paths.home, self._paths.log))
             self._start()
@@ -238,6 +237,8 @@ class Demo:
             return False
         finally:
             connection.close()
+        if response.status == 500:
+            raise ChildFailed(f"{service} cannot serve:\n{self._children.last_words(service)}")
         if response.status != 200:
             return False
         self._offers[service] = json.loads(document)
