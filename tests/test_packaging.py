@@ -6,18 +6,24 @@ import importlib
 import tomllib
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parent.parent
-SOURCES = [ROOT / "tokenmesh", ROOT / "chaincode" / "tokenmesh_chaincode", ROOT / "benchmarks"]
+SOURCES = {
+    ROOT / "tokenmesh": "tokenmesh",
+    ROOT / "chaincode" / "tokenmesh_chaincode": "tokenmesh_chaincode",
+    ROOT / "benchmarks": "tokenmesh_benchmarks",
+}
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
 DATA = {"py.typed"}
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
-def test_every_module_lies_in_a_package_that_is_found(source: Path) -> None:
-    folders = {path.parent for path in source.rglob("*.py")}
-    assert folders
-    assert [str(folder) for folder in folders if not (folder / "__init__.py").exists()] == []
+def test_every_module_lies_in_a_package_that_is_named() -> None:
+    """pyproject.toml names the packages one by one; a module in another folder would be left out."""
+    packages = set()
+    for source, root in SOURCES.items():
+        for folder in {path.parent for path in source.rglob("*.py")}:
+            assert (folder / "__init__.py").exists(), f"{folder} has no __init__.py"
+            packages.add(".".join([root, *folder.relative_to(source).parts]))
+    assert packages == set(SETTINGS["packages"])
 
 
 def test_every_other_file_is_named_as_package_data() -> None:
@@ -28,8 +34,7 @@ def test_every_other_file_is_named_as_package_data() -> None:
         for path in source.rglob("*")
         if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
     }
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    assert others == DATA == {name for names in settings["package-data"].values() for name in names}
+    assert others == DATA == {name for names in SETTINGS["package-data"].values() for name in names}
 
 
 def test_the_benchmarks_are_importable_as_they_are_installed() -> None:
