@@ -36,11 +36,17 @@ The application, by operation:
 from __future__ import annotations
 
 import base64
+import contextlib
 import hmac
+import http.client
 import json
+import socket
+import threading
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -127,6 +133,10 @@ class FrameworkSuite(ABC):
     ) -> Reply:
         """One request; what the application raises may come out."""
 
+    @abstractmethod
+    def serve(self, app: Any) -> AbstractContextManager[int]:
+        """Serve the application under a real server, on the port that this gives."""
+
     @pytest.fixture
     def payee(self, tmp_path: Path) -> Iterator[Payee]:
         payee = Payee(tmp_path, response_bytes_max=2_000, request_bytes_max=10_000)
@@ -136,6 +146,14 @@ class FrameworkSuite(ABC):
     @pytest.fixture
     def case(self, payee: Payee) -> Case:
         return Case(self, payee)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def idle(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
+        """One case for all requests that must leave no trace: whatever one of them leaves fails the next."""
+        payee = Payee(tmp_path_factory.mktemp("idle"), response_bytes_max=2_000, request_bytes_max=10_000)
+        yield Case(cls(), payee)
+        payee.close()
 
     # A paid call
 
@@ -376,33 +394,33 @@ class FrameworkSuite(ABC):
 
     # What a bad request gets: the design, section 5
 
-    def test_no_contract(self, case: Case) -> None:
+    def test_no_contract(self, idle: Case) -> None:
         """402, with the offer for this very request."""
-        reply = case.quote(None)
+        reply = idle.quote(None)
         assert (reply.status, reply.code) == (402, "contract_required")
         problem = reply.json()
         assert problem["offers"] == [
             {"operation": QUOTE, "method": "GET", "path": "/quote/{symbol}", "tokens": 5, "via": "allowance"}
         ]
         assert {"title", "status", "detail", "action"} < problem.keys()
-        case.nothing_taken()
+        idle.nothing_taken()
 
     @pytest.mark.parametrize(
         "text",
         ["nonsense", "", "a.b.c", "a.b", "é", "\xff\xfe\xfd", "a" * 100_000, "." * 100_000, "e30.e30.AAAA"],
         ids=["word", "empty", "dots", "two", "accent", "not-utf8", "100kb", "100kb-dots", "json"],
     )
-    def test_not_a_contract_at_all(self, case: Case, text: str) -> None:
-        reply = case.quote(text)
+    def test_not_a_contract_at_all(self, idle: Case, text: str) -> None:
+        reply = idle.quote(text)
         assert reply.status == 400
         assert reply.code in ("not_a_contract", "too_large", "unknown_algorithm")
-        case.nothing_taken()
+        idle.nothing_taken()
 
-    def test_two_contracts(self, case: Case) -> None:
-        contracts = [("Token-Contract", case.quoted()) for _ in range(2)]
-        reply = case.quote(None, headers=contracts)
+    def test_two_contracts(self, idle: Case) -> None:
+        contracts = [("Token-Contract", idle.quoted()) for _ in range(2)]
+        reply = idle.quote(None, headers=contracts)
         assert (reply.status, reply.code) == (400, "not_a_contract")
-        case.nothing_taken()
+        idle.nothing_taken()
 
     @pytest.mark.parametrize(
         ("header", "status", "code"),
@@ -417,26 +435,26 @@ class FrameworkSuite(ABC):
         ],
     )
     def test_headers_that_are_not_ours(
-        self, case: Case, header: dict[str, Any], status: int, code: str
+        self, idle: Case, header: dict[str, Any], status: int, code: str
     ) -> None:
         """``alg: none``, HS256 with the public key as its secret, a ``kid`` of another wallet."""
-        _, claims, signature = case.quoted().split(".")
+        _, claims, signature = idle.quoted().split(".")
         mine = {
             "alg": "ES256",
             "typ": "tokenmesh-contract+jwt",
             "kid": PAYER,
-            "x5t#S256": case.payee.domain[PAYER].x5t,
+            "x5t#S256": idle.payee.domain[PAYER].x5t,
         }
         head = _segment({**mine, **header})
         if header.get("alg") == "HS256":
-            public = case.payee.domain[PAYER].certificate_pem.encode()
+            public = idle.payee.domain[PAYER].certificate_pem.encode()
             mac = hmac.digest(public, f"{head}.{claims}".encode(), "sha256")
             signature = base64.urlsafe_b64encode(mac).rstrip(b"=").decode()
         if header.get("alg") == "none":
             signature = ""
-        reply = case.quote(f"{head}.{claims}.{signature}")
+        reply = idle.quote(f"{head}.{claims}.{signature}")
         assert (reply.status, reply.code) == (status, code)
-        case.nothing_taken()
+        idle.nothing_taken()
 
     @pytest.mark.parametrize(
         ("claims", "status", "code"),
@@ -469,49 +487,49 @@ class FrameworkSuite(ABC):
         ids=str,
     )
     def test_claims_that_are_not_right(
-        self, case: Case, claims: dict[str, Any], status: int, code: str
+        self, idle: Case, claims: dict[str, Any], status: int, code: str
     ) -> None:
         """Each wrong claim, correctly signed, has its own answer; never a 500, never a charge."""
         body = {
             name: value
-            for name, value in case.payee.terms(QUOTE, target="/quote/ACME")._asdict().items()
+            for name, value in idle.payee.terms(QUOTE, target="/quote/ACME")._asdict().items()
             if value is not None
         }
-        reply = case.quote(_signed(case.payee, {**body, **claims}))
+        reply = idle.quote(_signed(idle.payee, {**body, **claims}))
         assert (reply.status, reply.code) == (status, code)
-        case.nothing_taken()
+        idle.nothing_taken()
 
     @pytest.mark.parametrize(
         "missing",
         ["dom", "iss", "aud", "op", "htm", "htu", "dig", "tok", "jti", "iat", "exp", "via", "lane", "seq"],
     )
-    def test_a_claim_is_missing(self, case: Case, missing: str) -> None:
-        body = case.payee.terms(QUOTE, target="/quote/ACME")._asdict()
+    def test_a_claim_is_missing(self, idle: Case, missing: str) -> None:
+        body = idle.payee.terms(QUOTE, target="/quote/ACME")._asdict()
         del body[missing], body["tp"]
-        reply = case.quote(_signed(case.payee, body))
+        reply = idle.quote(_signed(idle.payee, body))
         assert (reply.status, reply.code) == (400, "missing_claim")
-        case.nothing_taken()
+        idle.nothing_taken()
 
-    def test_a_claim_stands_twice(self, case: Case) -> None:
+    def test_a_claim_stands_twice(self, idle: Case) -> None:
         """Two readers could read two amounts."""
-        body = case.payee.terms(QUOTE, target="/quote/ACME")._asdict()
+        body = idle.payee.terms(QUOTE, target="/quote/ACME")._asdict()
         text = json.dumps({k: v for k, v in body.items() if v is not None})
-        reply = case.quote(_signed(case.payee, text[:-1] + ', "tok": 6}'))
+        reply = idle.quote(_signed(idle.payee, text[:-1] + ', "tok": 6}'))
         assert (reply.status, reply.code) == (400, "duplicate_claim")
-        case.nothing_taken()
+        idle.nothing_taken()
 
-    def test_a_signature_that_does_not_hold(self, case: Case) -> None:
-        signing, _, signature = case.quoted().rpartition(".")
-        other = case.quoted().rpartition(".")[2]
+    def test_a_signature_that_does_not_hold(self, idle: Case) -> None:
+        signing, _, signature = idle.quoted().rpartition(".")
+        other = idle.quoted().rpartition(".")[2]
         for forged in (other, ("B" if signature[0] == "A" else "A") + signature[1:], "A" * 86):
-            reply = case.quote(f"{signing}.{forged}")
+            reply = idle.quote(f"{signing}.{forged}")
             assert (reply.status, reply.code) == (401, "signature_invalid")
         # Signed by someone else in the payer's name.
-        contract = case.payee.terms(QUOTE, target="/quote/ACME")
-        forger = _In(case.payee.domain["other"], PAYER, case.payee.domain[PAYER].x5t)
-        reply = case.quote(documents.sign(contract, forger))
+        contract = idle.payee.terms(QUOTE, target="/quote/ACME")
+        forger = _In(idle.payee.domain["other"], PAYER, idle.payee.domain[PAYER].x5t)
+        reply = idle.quote(documents.sign(contract, forger))
         assert (reply.status, reply.code) == (401, "signature_invalid")
-        case.nothing_taken()
+        idle.nothing_taken()
 
     def test_an_unknown_wallet(self, case: Case) -> None:
         stranger = case.payee.domain.wallets.new("stranger")
@@ -524,28 +542,28 @@ class FrameworkSuite(ABC):
         ("iat", "exp", "code"),
         [(-120, -60, "expired"), (-60, 0, "expired"), (60, 120, "not_yet_valid"), (0, 301, "lives_too_long")],
     )
-    def test_time(self, case: Case, iat: int, exp: int, code: str) -> None:
-        now = case.payee.domain.now
-        reply = case.quote(case.quoted(iat=now + iat, exp=now + exp))
+    def test_time(self, idle: Case, iat: int, exp: int, code: str) -> None:
+        now = idle.payee.domain.now
+        reply = idle.quote(idle.quoted(iat=now + iat, exp=now + exp))
         assert (reply.status, reply.code) == (401, code)
-        case.nothing_taken()
+        idle.nothing_taken()
 
     def test_clocks_may_differ_a_little(self, case: Case) -> None:
         now = case.payee.domain.now
         assert case.quote(case.quoted(iat=now + 4, exp=now + 64)).status == 200
 
-    def test_a_contract_for_another_request(self, case: Case) -> None:
+    def test_a_contract_for_another_request(self, idle: Case) -> None:
         """One for ``GET /cheap`` buys no ``POST /other``, with another body or query it buys nothing."""
-        cheap = case.payee.contract("GET /cheap", tok=5)
-        other = case.payee.contract("POST /other", body=b"this")
+        cheap = idle.payee.contract("GET /cheap", tok=5)
+        other = idle.payee.contract("POST /other", body=b"this")
         for reply in (
-            case.send("POST", "/other", cheap),
-            case.send("POST", "/other", other, body=b"that"),
-            case.send("POST", "/other", other),
-            case.send("POST", "/other?x=1", other, body=b"this"),
+            idle.send("POST", "/other", cheap),
+            idle.send("POST", "/other", other, body=b"that"),
+            idle.send("POST", "/other", other),
+            idle.send("POST", "/other?x=1", other, body=b"this"),
         ):
             assert (reply.status, reply.code) == (422, "other_request")
-        case.nothing_taken()
+        idle.nothing_taken()
 
     def test_an_id_used_for_another_request(self, case: Case) -> None:
         jti = new_id()
@@ -615,11 +633,11 @@ class FrameworkSuite(ABC):
         assert (reply.status, reply.code) == (403, "forbidden")
         assert case.pay("GET /cheap").status == 200
 
-    def test_a_body_that_is_too_large(self, case: Case) -> None:
+    def test_a_body_that_is_too_large(self, idle: Case) -> None:
         body = b"x" * 10_001
-        reply = case.pay("POST /other", body=body)
+        reply = idle.pay("POST /other", body=body)
         assert (reply.status, reply.code) == (400, "request_too_large")
-        case.nothing_taken()
+        idle.nothing_taken()
 
     # Unknown, or not now
 
@@ -704,6 +722,52 @@ class FrameworkSuite(ABC):
         reply = case.quote("nonsense")
         assert reply.header("Content-Type") == "application/problem+json"
 
+    # Under a real server
+
+    def test_a_hundred_copies_at_once(self, case: Case) -> None:
+        """The handler runs once, one charge; the others get 409 meanwhile, and the same response after."""
+        copies, turned_away, enough = 100, threading.Semaphore(0), 50
+        contract = case.payee.contract("GET /cheap", tok=1)
+
+        def wait_for_others() -> None:
+            for _ in range(enough):
+                assert turned_away.acquire(timeout=30), "too few were told to come back"
+
+        def ask(port: int) -> tuple[int, bytes, str | None]:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            with contextlib.closing(connection):
+                connection.request("GET", "/cheap", headers={"Token-Contract": contract})
+                response = connection.getresponse()
+                if response.status == 409:
+                    assert response.getheader("Retry-After") == "1"
+                    turned_away.release()
+                return response.status, response.read(), response.getheader("Token-Receipt")
+
+        self.while_running = wait_for_others
+        with self.serve(case.app) as port, ThreadPoolExecutor(copies) as pool:
+            answers = list(pool.map(lambda _: ask(port), range(copies)))
+            last = ask(port)
+        assert case.ran == {"/cheap": 1}
+        assert case.payee.used() == 1
+        assert Counter(status for status, _, _ in answers).keys() <= {200, 409}
+        assert {answer for answer in answers if answer[0] == 200} == {last}
+        assert sum(answer[0] == 409 for answer in answers) >= enough
+
+    def test_a_client_that_hangs_up(self, case: Case) -> None:
+        """In the middle of a stream: the server notices, and nothing is owed."""
+        journal = _Telling(case.payee.journal)
+        case.payee.provider = case.payee.new_provider(case.payee.domain.ledger, journal)
+        contract = case.payee.contract("GET /endless")
+        with self.serve(case.app) as port:
+            with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+                connection.sendall(
+                    f"GET /endless HTTP/1.1\r\nHost: x\r\nToken-Contract: {contract}\r\n\r\n".encode()
+                )
+                assert connection.recv(12).endswith(b" 200")
+            assert journal.voided.wait(30), "nobody noticed"
+        assert case.payee.state(contract) == "void"
+        assert case.payee.used() == 0
+
     # What is served beside
 
     def test_offers(self, case: Case) -> None:
@@ -777,6 +841,22 @@ class _Broken:
             raise LedgerUnavailable("nobody answers")
 
         return fail
+
+
+class _Telling:
+    """A journal that says when something was voided."""
+
+    def __init__(self, journal: Any) -> None:
+        self._journal = journal
+        self.voided = threading.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._journal, name)
+
+    def void(self, *args: Any, **options: Any) -> Any:
+        ended = self._journal.void(*args, **options)
+        self.voided.set()
+        return ended
 
 
 class _Failing:

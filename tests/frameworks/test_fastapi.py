@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import socket
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
+import uvicorn
 from fastapi import (
     APIRouter,
     BackgroundTasks,
@@ -49,6 +53,18 @@ class Pages(BaseModel):
 class TestFastAPI(FrameworkSuite):
     def request(self, app: Any, method: str, target: str, **options: Any) -> Reply:
         return over_asgi(app, method, target, **options)
+
+    @contextmanager
+    def serve(self, app: Any) -> Iterator[int]:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+            thread = threading.Thread(target=server.run, args=([listening],))
+            thread.start()
+            try:
+                yield listening.getsockname()[1]
+            finally:
+                server.should_exit = True
+                thread.join()
 
     def build(self, price: Callable[..., Any], ran: Counter[str]) -> FastAPI:
         app = FastAPI(title="quotes")

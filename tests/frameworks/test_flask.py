@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +17,7 @@ from flask.views import MethodView, View
 from frameworks.framework_suite import LARGE, PIECES, FrameworkSuite, Handled
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 from support.exchanges import Reply, over_wsgi
 from support.payee import Payee
@@ -27,6 +30,18 @@ from tokenmesh_chaincode import documents
 class TestFlask(FrameworkSuite):
     def request(self, app: Any, method: str, target: str, **options: Any) -> Reply:
         return over_wsgi(app, method, target, **options)
+
+    @contextmanager
+    def serve(self, app: Any) -> Iterator[int]:
+        server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.port
+        finally:
+            server.shutdown()
+            thread.join()
+            server.server_close()
 
     def build(self, price: Callable[..., Any], ran: Counter[str]) -> Flask:
         app = Flask("quotes")
@@ -204,6 +219,11 @@ class TestFlask(FrameworkSuite):
         outer = Blueprint("outer", __name__, url_prefix="/v1")
         outer.register_blueprint(deeper, url_prefix="/deep")
         app.register_blueprint(outer)
+
+
+class _Quiet(WSGIRequestHandler):
+    def log(self, *_: Any) -> None:
+        """Requests are not logged in tests."""
 
 
 class TestOnlyFlask:

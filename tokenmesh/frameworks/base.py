@@ -76,6 +76,8 @@ class Site:
         """Open the payees' meshes, in the background: what an earlier run of this service has left to settle
         is settled from now on, whether or not somebody calls."""
         handlers = {id(route.handler.mesh): route.handler for route in self._routes()}
+        if not handlers:
+            return
         opening = threading.Thread(
             target=_open, args=(list(handlers.values()),), name="tokenmesh-open", daemon=True
         )
