@@ -83,7 +83,7 @@ class Exchange:
         self.request = request
         self.streamed = bool(request.extensions.get(STREAMED))
         self.open: httpx.Response | None = None
-        """The last response; closed before the next request goes out."""
+        """The last response, if it is still to be read; closed before the next request goes out."""
 
     def out(self) -> OutRequest:
         """The request in the consumer's terms."""
@@ -125,8 +125,10 @@ class Exchange:
 
     def answer(self, response: httpx.Response, body: bytes | None) -> InResponse:
         """A response in the consumer's terms, and as the caller will read it."""
-        self.open = response
-        if body is not None:
+        if body is None:
+            self.open = response
+        else:
+            self.open = None
             response.stream = self.link.library.ByteStream(body)
         return InResponse(response.status_code, response.headers, body, response)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 import tenacity
@@ -55,8 +55,3 @@ def key_of(key: str | None, first: tuple[str, str] | None, method: str, url: str
     if key is None or first is None or first == (method, url):
         return key
     return f"{key} {method} {url}"
-
-
-def as_text(value: Any) -> str | None:
-    """An idempotency key as text."""
-    return None if value is None else str(value)

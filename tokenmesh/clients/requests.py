@@ -15,7 +15,7 @@ from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 
 from tokenmesh.clients.base import drive
-from tokenmesh.clients.options import Retry, Via, as_text, belongs, call_options
+from tokenmesh.clients.options import Retry, Via, belongs, call_options, key_of
 from tokenmesh.consumer import (
     CONTRACT_HEADER,
     IDEMPOTENCY_HEADER,
@@ -36,7 +36,16 @@ if TYPE_CHECKING:
 
 PIECE_BYTES = 2**16
 
-_key: ContextVar[str | None] = ContextVar("idempotency_key", default=None)
+
+class _Job:
+    """What one call of the session is about, redirects included: its key, and the request it began with."""
+
+    def __init__(self, key: str | None) -> None:
+        self.key = key
+        self.first: tuple[str, str] | None = None
+
+
+_job: ContextVar[_Job | None] = ContextVar("tokenmesh_job", default=None)
 
 
 def session(
@@ -80,17 +89,20 @@ class BoundSession(requests.Session):
         text = url.decode() if isinstance(url, bytes) else url
         if text.startswith("/") or "://" not in text.partition("?")[0]:
             text = f"{self.base_url}/{text.lstrip('/')}"
-        token = _key.set(as_text(idempotency_key))
+        token = _job.set(_Job(None if idempotency_key is None else str(idempotency_key)))
         try:
             return super().request(method, text, *args, **options)
         finally:
-            _key.reset(token)
+            _job.reset(token)
 
-    def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
-        prepared = super().prepare_request(request)
-        # Only on this very request: what a redirect leads to is a copy, without it, and another job.
-        prepared.tokenmesh_key = _key.get() or as_text(prepared.headers.get(IDEMPOTENCY_HEADER))  # type: ignore[attr-defined]
-        return prepared
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        if _job.get() is not None:
+            return super().send(request, **options)
+        token = _job.set(_Job(None))
+        try:
+            return super().send(request, **options)
+        finally:
+            _job.reset(token)
 
 
 class Headers:
@@ -168,8 +180,14 @@ class _Exchange:
         request = self.request
         given: Any = request.body
         body = self.read_body() if given is None or isinstance(given, bytes | str) else None
-        key = getattr(request, "tokenmesh_key", None)
-        return OutRequest(str(request.method), str(request.url), request.path_url, body, key)
+        method, url = str(request.method), str(request.url)
+        return OutRequest(method, url, request.path_url, body, self._key(method, url))
+
+    def _key(self, method: str, url: str) -> str | None:
+        job = _job.get() or _Job(None)
+        if job.first is None:
+            job.first = (method, url)
+        return key_of(job.key or self.request.headers.get(IDEMPOTENCY_HEADER), job.first, method, url)
 
     def drive(self, steps: Any) -> Any:
         try:
