@@ -71,9 +71,12 @@ def _operations(ledger: Ledger) -> Iterator[Recorded]:
 
 
 def _settled(operation: Operation, refused: Mapping[str, str]) -> Iterator[Settled]:
-    for text, charged in operation.arg["items"]:
+    """The contracts of a settlement but those refused, which the outcome names by place or as payer/id."""
+    for index, (text, charged) in enumerate(operation.arg["items"]):
+        if f"#{index}" in refused:
+            continue
         contract = parse_contract(text).body
-        if contract.jti not in refused:
+        if f"{contract.iss}/{contract.jti}" not in refused:
             yield Settled(contract.iss, operation.iss, contract.jti, contract.op, contract.tok, charged)
 
 

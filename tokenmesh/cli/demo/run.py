@@ -41,10 +41,11 @@ from tokenmesh.steps import run, wait
 TICK_S = 0.2
 PROBE_S_MAX = 0.5
 START_S_MAX = 40.0
-LAST_PAGE_S_MAX = 15.0
+LAST_PAGE_S_MAX = 20.0
 SETTLE_S_MAX = 10.0
 EXPIRE_S_MAX = ALLOWANCE_TTL_S + GRACE_S + 5.0
 OFFERS = "/.well-known/tokenmesh/offers"
+OVER = object()
 GUNICORN = Path(__file__).with_name("gunicorn_conf.py")
 WIRE = "wire"
 SHOPPERS = "shoppers"
@@ -87,6 +88,7 @@ class Demo:
         self._passages: list[Passage] = []
         self._deeds: list[Deed] = []
         self._dry = False
+        self._shopped_s = 0.0
         self._wire_notes = Reader(paths.wire)
         self._happenings = Reader(paths.happenings)
         self._offers: dict[str, Mapping[str, object]] = {}
@@ -107,10 +109,9 @@ class Demo:
             self._children = stack.enter_context(Children(self._paths.home, self._paths.log))
             self._start()
             self._shop()
-            shopping_s = self.seconds()
             journals = self._open_journals(stack)
             self._come_to_rest(journals)
-            return self._account(shopping_s, journals)
+            return self._account(journals)
 
     # The phases
 
@@ -159,17 +160,20 @@ class Demo:
         self._opened = time.monotonic()
         self.event(f"the shop opens for {self._options.shoppers} shoppers")
         plays = (killing, freezing, running_dry)
-        scenes: list[Iterator[None]] = [play(self, self._plan, self._deeds) for play in plays]
+        scenes: list[Iterator[object]] = [play(self, self._plan, self._deeds) for play in plays]
         deadline = self._options.seconds + LAST_PAGE_S_MAX
-        while (code := self._children.wait(SHOPPERS, 0)) is None and self.seconds() < deadline:
-            for scene in scenes:
-                next(scene, None)
-            part = min(1.0, self.seconds() / self._options.seconds)
-            self._phase("the shop is open", 0.2 + 0.5 * part)
+        code = None
+        # A service that is still being restarted when the last shopper leaves has to settle, too.
+        while (code is None or scenes) and self.seconds() < deadline:
+            scenes = [scene for scene in scenes if next(scene, OVER) is not OVER]
+            if code is None and (code := self._children.wait(SHOPPERS, 0)) is not None:
+                self._shopped_s = self.seconds()
+                self.event("the last shopper has left")
+            self._phase("the shop is open", 0.2 + 0.5 * min(1.0, self.seconds() / self._options.seconds))
             self._tick(but=SHOPPERS)
         if code != 0:
-            raise ChildFailed(f"the shoppers ended with {code}:\n{self._children.last_words(SHOPPERS)}")
-        self.event("the last shopper has left")
+            how = "did not come to an end" if code is None else f"ended with {code}"
+            raise ChildFailed(f"the shoppers {how}:\n{self._children.last_words(SHOPPERS)}")
 
     def _come_to_rest(self, journals: Mapping[str, Journal]) -> None:
         """Wait until all is settled, stop the services, and let what they had set aside expire."""
@@ -182,7 +186,7 @@ class Demo:
         self.event("the services have stopped; what they had set aside comes back when it expires")
         self._until("waiting for expiry", 0.8, EXPIRE_S_MAX, lambda: self._economy.expire() == 0)
 
-    def _account(self, shopping_s: float, journals: Mapping[str, Journal]) -> Summary:
+    def _account(self, journals: Mapping[str, Journal]) -> Summary:
         self._phase("the auditor reads everything", 0.95)
         self._take_notes()
         evidence = gather(
@@ -205,7 +209,7 @@ class Demo:
             visits=visits,
             deeds=self._deeds,
             happenings=happened(self._paths),
-            shopping_s=shopping_s,
+            shopping_s=self._shopped_s,
             total_s=time.monotonic() - self._began,
         )
 

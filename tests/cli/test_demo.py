@@ -1,0 +1,105 @@
+"""``tokenmesh demo``, as a user runs it: real processes, real trouble, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from support.cli import Cli
+
+SCRIPT = Path(sys.executable).parent / "tokenmesh"
+PROMISED = {
+    *("ok", "calls", "paid", "retries", "overcharged", "double_runs", "stranded_tokens", "verify"),
+    *("p50_ms", "p99_ms", "wallets"),
+}
+
+
+def start(tmp_path: Path, *args: str) -> subprocess.Popen[str]:
+    """The demo, told by its environment to put temporary files into ``tmp_path``: its children inherit it."""
+    return subprocess.Popen(
+        [SCRIPT, "demo", *args],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+
+
+def left_behind(tmp_path: Path) -> list[str]:
+    """Processes that were started under this temporary directory and still run."""
+    mark = f"TMPDIR={tmp_path}\0".encode()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (process / "environ").read_bytes():
+                found.append((process / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue  # ended meanwhile, or somebody else's
+    return found
+
+
+def wait_until_all_are_gone(tmp_path: Path, seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while left := left_behind(tmp_path):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+
+
+def test_a_short_demo_holds_all_that_it_promises(tmp_path: Path) -> None:
+    """Responses lost, a service killed, a wallet frozen: every figure is right, and every process gone."""
+    demo = start(tmp_path, "--json", "--seed", "5", "--seconds", "8", "--shoppers", "5")
+    out, progress = demo.communicate(timeout=100)
+    assert demo.returncode == 0, progress + out
+    summary = json.loads(out)
+    assert summary.keys() >= PROMISED
+    assert summary["ok"] is True
+    assert summary["verify"] is True
+    assert [summary[name] for name in ("overcharged", "double_runs", "stranded_tokens")] == [0, 0, 0]
+    assert all(invariant["ok"] for invariant in summary["invariants"].values())
+    assert summary["calls"] >= summary["paid"] > 0
+    assert summary["retries"] > 0
+    assert summary["responses_lost"] > 0
+    assert 0 < summary["p50_ms"] <= summary["p95_ms"] <= summary["p99_ms"]
+    assert len(summary["wallets"]) == 12
+    assert sum(wallet["balance"] for wallet in summary["wallets"].values()) == 1_000_000
+    assert {deed["what"] for deed in summary["trouble"]} >= {"killed and restarted", "frozen and unfrozen"}
+    payments = {(flow["payer"], flow["payee"]) for flow in summary["who_paid_whom"]}
+    assert payments >= {("shopper", "frontend"), ("frontend", "productcatalog")}
+    assert "10 services are up" in progress
+    assert list(tmp_path.iterdir()) == []
+    wait_until_all_are_gone(tmp_path)
+
+
+def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Ctrl-C while all services run: no process, no directory, one line that says so."""
+    demo = start(tmp_path, "--seconds", "60")
+    assert demo.stderr is not None
+    for line in demo.stderr:
+        if "the shop opens" in line:
+            break
+    assert len(left_behind(tmp_path)) > 10
+    demo.send_signal(signal.SIGINT)
+    out, progress = demo.communicate(timeout=30)
+    assert (demo.returncode, out) == (130, "")
+    assert progress.splitlines()[-1] == "Error: interrupted"
+    assert list(tmp_path.iterdir()) == []
+    wait_until_all_are_gone(tmp_path)
+
+
+def test_a_directory_that_is_in_use_is_refused(empty: Cli, tmp_path: Path) -> None:
+    """The demo founds a domain of its own and touches nobody else's files."""
+    (tmp_path / "mine").write_text("precious")
+    assert "is not empty" in empty.refused("demo", "--keep", str(tmp_path))
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
+def test_options_that_make_no_sense_are_wrong_use(empty: Cli) -> None:
+    """Exit 2 before anything is started."""
+    for options in (("--seconds", "0"), ("--shoppers", "0"), ("--seed", "x")):
+        assert empty.run("demo", *options).exit_code == 2
