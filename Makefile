@@ -41,16 +41,16 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "tokenmesh needs Python 3.11 or newer; name one: make PYTHON=/path/to/python3.11 ..."; exit 2; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
-		{ [ "$$(id -u)" = 0 ] && echo "installing Debian's python3-venv" && \
+		{ [ "$$(id -u)" = 0 ] && echo "installing Debian's python3-venv" >&2 && \
 		  apt-get update -qq && apt-get install -qq -y python3-venv >/dev/null; } || \
 		{ echo "this Python cannot make environments: install Debian's python3-venv"; exit 2; }
-	@echo "making $(VENV)"
+	@echo "making $(VENV)" >&2
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
-	@echo "installing tokenmesh and what the demo needs into $(VENV) (about half a minute)"
+	@echo "installing tokenmesh and what the demo needs into $(VENV) (about half a minute)" >&2
 	@$(PIP) -e '.[demo]' && touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
-	@echo "installing tokenmesh and what the tests need into $(VENV) (about a minute)"
+	@echo "installing tokenmesh and what the tests need into $(VENV) (about a minute)" >&2
 	@$(PIP) -e '.[dev]' && touch $@ $(VENV)/.demo
