@@ -8,9 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 
 from support.cli import Cli
+from tokenmesh.cli.demo.plan import NAMES
 
 SCRIPT = Path(sys.executable).parent / "tokenmesh"
 PROMISED = {
@@ -19,16 +23,22 @@ PROMISED = {
 }
 
 
-def start(tmp_path: Path, *args: str) -> subprocess.Popen[str]:
+@contextmanager
+def started(tmp_path: Path, *args: str, stderr: int = subprocess.PIPE) -> Iterator[subprocess.Popen[str]]:
     """The demo, told by its environment to put temporary files into ``tmp_path``: its children inherit it."""
-    return subprocess.Popen(
+    demo = subprocess.Popen(
         [SCRIPT, "demo", *args],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
+        env={**os.environ, "TMPDIR": str(tmp_path), "TERM": "xterm"},
     )
+    try:
+        yield demo
+    finally:
+        demo.terminate()
+        demo.communicate(timeout=30)
 
 
 def left_behind(tmp_path: Path) -> list[str]:
@@ -51,10 +61,21 @@ def wait_until_all_are_gone(tmp_path: Path, seconds: float = 15) -> None:
         time.sleep(0.05)
 
 
+def read_until(screen: FileIO, words: bytes) -> bytes:
+    """All that the terminal gets until it gets ``words``."""
+    shown = b""
+    while words not in shown:
+        some = screen.read(65_536)
+        assert some, shown
+        shown += some
+    return shown
+
+
 def test_a_short_demo_holds_all_that_it_promises(tmp_path: Path) -> None:
     """Responses lost, a service killed, a wallet frozen: every figure is right, and every process gone."""
-    demo = start(tmp_path, "--json", "--seed", "5", "--seconds", "8", "--shoppers", "5")
-    out, progress = demo.communicate(timeout=100)
+    options = ("--json", "--seed", "5", "--seconds", "8", "--shoppers", "5")
+    with started(tmp_path, *options) as demo:
+        out, progress = demo.communicate(timeout=100)
     assert demo.returncode == 0, progress + out
     summary = json.loads(out)
     assert summary.keys() >= PROMISED
@@ -77,17 +98,21 @@ def test_a_short_demo_holds_all_that_it_promises(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path) -> None:
-    """Ctrl-C while all services run: no process, no directory, one line that says so."""
-    demo = start(tmp_path, "--seconds", "60")
-    assert demo.stderr is not None
-    for line in demo.stderr:
-        if "the shop opens" in line:
-            break
-    assert len(left_behind(tmp_path)) > 10
-    demo.send_signal(signal.SIGINT)
-    out, progress = demo.communicate(timeout=30)
-    assert (demo.returncode, out) == (130, "")
-    assert progress.splitlines()[-1] == "Error: interrupted"
+    """Ctrl-C in the live view while all services run: no process, no directory, one line that says so."""
+    terminal, other_end = os.openpty()
+    with (
+        os.fdopen(terminal, "rb", buffering=0) as screen,
+        started(tmp_path, "--seconds", "60", stderr=other_end) as demo,
+    ):
+        os.close(other_end)
+        shown = read_until(screen, b"the shop opens")
+        assert all(name.encode() in shown for name in NAMES)
+        assert len(left_behind(tmp_path)) > 10
+        demo.send_signal(signal.SIGINT)
+        shown = read_until(screen, b"interrupted")
+        assert b"Traceback" not in shown
+        assert demo.wait(timeout=30) == 130
+        assert demo.communicate()[0] == ""
     assert list(tmp_path.iterdir()) == []
     wait_until_all_are_gone(tmp_path)
 

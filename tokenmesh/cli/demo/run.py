@@ -99,7 +99,7 @@ class Demo:
     def run(self) -> Summary:
         """Play it. Raises :class:`ChildFailed` if a process ends that should not."""
         with ExitStack() as stack:
-            self._phase("founding the domain", 0.0)
+            self._view.show("founding the domain", 0.0, [])
             self._economy = Economy(self._paths.home)
             stack.callback(self._economy.ledger.close)
             self._economy.open_wallets(
@@ -330,7 +330,7 @@ def _command(service: Service, port: int) -> list[str]:
 
 def _served_by(service: Service) -> str:
     framework = {"uvicorn": "FastAPI", "gunicorn": "Flask"}[service.server]
-    return f"{framework}, {service.workers} workers" if service.workers > 1 else framework
+    return f"{service.workers} x {framework}" if service.workers > 1 else framework
 
 
 def _settled(journal: Journal) -> bool:

@@ -50,7 +50,7 @@ class View:
         self._live: Live | None = None
         if console.is_terminal and not quiet:
             # The loop redraws: a thread of rich's own would compete with ten services for two cores.
-            self._live = Live(console=console, auto_refresh=False, transient=True)
+            self._live = Live(console=console, auto_refresh=False)
 
     @property
     def watched(self) -> bool:
