@@ -1,0 +1,393 @@
+"""What a paid call by allowance costs in CPU and in memory, compared with the same call without tokenmesh.
+
+    python benchmarks/hot_path.py [--rounds 7] [--calls 100000] [--json]
+
+CPU is the process's own (``process_time``), in microseconds a call, without any network: the application is
+called as a server would call it, and contracts are signed before the clock starts. A paid call here is all
+that its payee does for it before the response goes out: signature verified, contract claimed, handler run,
+response stored and receipt signed, in a journal that is safe against a killed process. Settlement comes
+later, a thousand calls at a time, and is not in it. Rounds with and without tokenmesh alternate; the best
+round of each counts, as everything else that runs on a machine only adds to it.
+
+Memory is the peak of the resident size of a process that takes so many calls, less that of the same
+application without tokenmesh; there settlement runs, and everything else that runs in a service.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from fastapi import FastAPI
+from flask import Flask
+
+from tokenmesh.config import Settings
+from tokenmesh.decorators import priced
+from tokenmesh.identity import CertificateAuthority, Wallet
+from tokenmesh.journal.sqlite import SqliteJournal
+from tokenmesh.ledger.embedded import EmbeddedLedger
+from tokenmesh.mesh import Mesh
+from tokenmesh.provider import Provider
+from tokenmesh_chaincode.documents import Contract, Operation, digest, new_id, sign
+from tokenmesh_chaincode.rules import default_policy
+
+ROUNDS = 7
+CALLS_A_ROUND = 1_000
+CALLS = 100_000
+PAYER, PAYEE = "shop", "quotes"
+SUPPLY = 10**9
+PRICE = 5
+TARGET = "/quote/ACME"
+OPERATION = "GET /quote/{symbol}"
+_EMPTY = digest(b"")
+_NOTHING: Sequence[None] = [None] * CALLS_A_ROUND
+
+
+class World:
+    """A home with a ledger and two wallets; the payer has tokens."""
+
+    def __init__(self, home: Path) -> None:
+        authority = CertificateAuthority.create(home, passphrase=lambda: None)
+        governance = authority.new_identity("governance", "governor")
+        self.home = home
+        self.payer = Wallet.create(home, PAYER, authority, passphrase=lambda: None)
+        self.payee = Wallet.create(home, PAYEE, authority, passphrase=lambda: None)
+        with EmbeddedLedger.create(
+            home / "ledger.db",
+            governance,
+            ca=[authority.certificate_pem],
+            governors={"governance": governance.certificate_pem},
+            policy=default_policy(),
+        ) as ledger:
+            self.domain = ledger.domain
+            self._submit(ledger, governance, "mint", {"tokens": SUPPLY})
+            for wallet in (self.payer, self.payee):
+                record = {"name": wallet.name, "cert": wallet.certificate_pem, "role": "service"}
+                self._submit(ledger, governance, "register", {**record, "url": "http://quotes"})
+            granted = self._submit(ledger, governance, "grant", {"to": PAYER, "tokens": SUPPLY // 2})
+            self._submit(ledger, self.payer, "sweep", {"credits": [granted["credit"]]})
+
+    def _submit(self, ledger: EmbeddedLedger, signer: Any, act: str, arg: dict[str, Any]) -> dict[str, Any]:
+        now = int(time.time())
+        body = Operation(self.domain, signer.name, new_id(), now, now + 60, act, arg)
+        outcome = ledger.submit([sign(body, signer)]).result()[0].outcome
+        assert outcome.ok, outcome
+        return outcome.detail
+
+    def allowance(self, ledger: EmbeddedLedger, tokens: int) -> str:
+        """Tokens set aside for the payee."""
+        allowance = {"id": new_id(), "payee": PAYEE, "tokens": tokens, "exp": int(time.time()) + 7_200}
+        self._submit(ledger, self.payer, "open", allowance)
+        return str(allowance["id"])
+
+    def contracts(self, allowance: str, numbers: Iterable[int]) -> Iterator[str]:
+        """Contracts for the benchmark's one operation, as the payer's client signs them."""
+        for seq in numbers:
+            now = int(time.time())
+            contract = Contract(
+                dom=self.domain,
+                iss=PAYER,
+                aud=PAYEE,
+                op=OPERATION,
+                htm="GET",
+                htu=TARGET,
+                dig=_EMPTY,
+                tok=PRICE,
+                jti=new_id(),
+                iat=now,
+                exp=now + 60,
+                via=allowance,
+                lane="lane",
+                seq=seq,
+                tp="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            )
+            yield sign(contract, self.payer)
+
+
+class Bare(NamedTuple):
+    """A mesh with nothing but a provider: no settlement runs beside what is measured."""
+
+    provider: Provider
+
+
+# The applications
+
+
+def flask_application(mesh: Any) -> Flask:
+    """A handler as they are; priced if there is a mesh."""
+    app = Flask("quotes")
+
+    def quote(symbol: str) -> dict[str, Any]:
+        return {"symbol": symbol, "price": 101, "currency": "EUR"}
+
+    app.add_url_rule(
+        "/quote/<symbol>", view_func=quote if mesh is None else priced(tokens=PRICE, mesh=mesh)(quote)
+    )
+    return app
+
+
+def fastapi_application(mesh: Any) -> FastAPI:
+    """The same in FastAPI."""
+    app = FastAPI()
+
+    async def quote(symbol: str) -> dict[str, Any]:
+        return {"symbol": symbol, "price": 101, "currency": "EUR"}
+
+    app.get("/quote/{symbol}")(quote if mesh is None else priced(tokens=PRICE, mesh=mesh)(quote))
+    return app
+
+
+# Calls, as servers make them
+
+
+def call_flask(app: Flask, contracts: Iterable[str | None]) -> None:
+    """One request for each contract (None: without one); all must be answered with 200."""
+
+    def start_response(status: str, *_: Any) -> None:
+        assert status.startswith("200"), status
+
+    for contract in contracts:
+        environ: dict[str, Any] = {
+            "REQUEST_METHOD": "GET",
+            "SCRIPT_NAME": "",
+            "PATH_INFO": TARGET,
+            "QUERY_STRING": "",
+            "SERVER_NAME": "quotes",
+            "SERVER_PORT": "80",
+            "SERVER_PROTOCOL": "HTTP/1.1",
+            "HTTP_HOST": "quotes",
+            "wsgi.url_scheme": "http",
+            "wsgi.input": BytesIO(),
+            "wsgi.input_terminated": True,
+        }
+        if contract is not None:
+            environ["HTTP_TOKEN_CONTRACT"] = contract
+        body = app(environ, start_response)  # type: ignore[arg-type]
+        for _ in body:
+            pass
+        body.close()  # type: ignore[attr-defined]
+
+
+async def call_fastapi(app: FastAPI, contracts: Iterable[str | None]) -> None:
+    """The same over ASGI."""
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        assert message.get("status", 200) == 200, message
+
+    for contract in contracts:
+        headers = [(b"host", b"quotes")]
+        if contract is not None:
+            headers.append((b"token-contract", contract.encode()))
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": "GET",
+            "scheme": "http",
+            "path": TARGET,
+            "raw_path": TARGET.encode(),
+            "query_string": b"",
+            "root_path": "",
+            "headers": headers,
+            "client": ("127.0.0.1", 1),
+            "server": ("quotes", 80),
+            "state": {},
+        }
+        await app(scope, receive, send)
+
+
+def call_client(client: httpx.Client, count: int) -> None:
+    """Requests by a client."""
+    for _ in range(count):
+        assert client.get(TARGET).status_code == 200
+
+
+# Measuring
+
+
+def cpu_us(work: Callable[[], object], calls: int = CALLS_A_ROUND) -> float:
+    """CPU of this process, all its threads, in microseconds a call."""
+    start = time.process_time()
+    work()
+    return (time.process_time() - start) / calls * 1e6
+
+
+async def acpu_us(work: Callable[[], Awaitable[object]], calls: int = CALLS_A_ROUND) -> float:
+    """The same for work that is awaited."""
+    start = time.process_time()
+    await work()
+    return (time.process_time() - start) / calls * 1e6
+
+
+@contextmanager
+def payee(world: World) -> Iterator[tuple[Bare, EmbeddedLedger]]:
+    """The payee's provider on a journal and the ledger, with nothing beside it."""
+    settings = Settings(home=world.home, service=PAYEE, unsettled_max=10**7)
+    with EmbeddedLedger(world.home / "ledger.db", world.payee) as ledger:
+        journal = SqliteJournal(world.home / "journal.db", unsettled_max=10**7)
+        yield Bare(Provider(world.payee, ledger, journal, settings=settings)), ledger
+        journal.close()
+
+
+def measure_flask(world: World, rounds: int) -> tuple[float, float]:
+    """A call without tokenmesh, and a paid one."""
+    with payee(world) as (mesh, ledger):
+        plain, paid = flask_application(None), flask_application(mesh)
+        allowance = world.allowance(ledger, rounds * CALLS_A_ROUND * PRICE * 2)
+        plain_us, paid_us = [], []
+        for number in range(rounds):
+            signed = _signed(world, allowance, number)
+            plain_us.append(cpu_us(partial(call_flask, plain, _NOTHING)))
+            paid_us.append(cpu_us(partial(call_flask, paid, signed)))
+    return min(plain_us), min(paid_us)
+
+
+async def measure_fastapi(world: World, rounds: int) -> tuple[float, float]:
+    """The same for FastAPI."""
+    with payee(world) as (mesh, ledger):
+        plain, paid = fastapi_application(None), fastapi_application(mesh)
+        allowance = world.allowance(ledger, rounds * CALLS_A_ROUND * PRICE * 2)
+        plain_us, paid_us = [], []
+        for number in range(rounds):
+            signed = _signed(world, allowance, number)
+            plain_us.append(await acpu_us(partial(call_fastapi, plain, _NOTHING)))
+            paid_us.append(await acpu_us(partial(call_fastapi, paid, signed)))
+    return min(plain_us), min(paid_us)
+
+
+def _signed(world: World, allowance: str, number: int) -> list[str]:
+    first = number * CALLS_A_ROUND
+    return list(world.contracts(allowance, range(first, first + CALLS_A_ROUND)))
+
+
+def measure_client(world: World, rounds: int) -> tuple[float, float]:
+    """A round trip of an httpx client to the application in this process, and a paid one with both sides."""
+    with (
+        payee(world) as (mesh, _),
+        Mesh(PAYER, home=world.home, allowance_calls=rounds * CALLS_A_ROUND) as payer,
+    ):
+        plain_app, paid_app = flask_application(None), flask_application(mesh)
+        transport = httpx.WSGITransport(app=paid_app)
+        with (
+            httpx.Client(transport=httpx.WSGITransport(app=plain_app), base_url="http://quotes") as plain,
+            payer.client(PAYEE, transport=transport) as paid,
+        ):
+            call_client(paid, 100)  # offers, the allowance
+            plain_us, paid_us = [], []
+            for _ in range(rounds):
+                plain_us.append(cpu_us(partial(call_client, plain, CALLS_A_ROUND)))
+                paid_us.append(cpu_us(partial(call_client, paid, CALLS_A_ROUND)))
+    return min(plain_us), min(paid_us)
+
+
+def measure_crypto() -> tuple[float, float]:
+    """One signature verified, one made, with nothing around them: the part that cannot be saved."""
+    key, algorithm, data = ec.generate_private_key(ec.SECP256R1()), ec.ECDSA(hashes.SHA256()), b"x" * 600
+    signature, public = key.sign(data, algorithm), key.public_key()
+    verify = min(_repeat(lambda: public.verify(signature, data, algorithm)) for _ in range(5))
+    return verify, min(_repeat(lambda: key.sign(data, algorithm)) for _ in range(5))
+
+
+def _repeat(work: Callable[[], object], times: int = 500) -> float:
+    return cpu_us(lambda: [work() for _ in range(times)], times)
+
+
+# Memory: each application in a process of its own
+
+
+def resident_mb(kind: str, calls: int) -> float:
+    """The resident size, at its peak, of a process that serves so many calls, ``plain`` or ``paid``."""
+    command = [sys.executable, __file__, "--serve", kind, "--calls", str(calls)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return float(done.stdout)
+
+
+def serve(kind: str, calls: int) -> float:
+    """Serve the calls, in this process; gives its resident size in MB."""
+    if kind == "plain":
+        call_flask(flask_application(None), (None for _ in range(calls)))
+        return _resident_mb()
+    with tempfile.TemporaryDirectory() as home:
+        world = World(Path(home))
+        with Mesh(PAYEE, home=home) as mesh, EmbeddedLedger(Path(home) / "ledger.db", world.payer) as ledger:
+            allowance = world.allowance(ledger, calls * PRICE)
+            call_flask(flask_application(mesh), world.contracts(allowance, range(calls)))
+            return _resident_mb()
+
+
+def _resident_mb() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3  # bytes there, kilobytes elsewhere
+
+
+def measure(rounds: int = ROUNDS, calls: int = CALLS) -> dict[str, Any]:
+    """All figures. ``calls`` is how many are made before memory is looked at."""
+    verify_us, sign_us = measure_crypto()
+    with tempfile.TemporaryDirectory() as home:
+        world = World(Path(home))
+        plain_us, flask_us = measure_flask(world, rounds)
+        fastapi_plain_us, fastapi_us = asyncio.run(measure_fastapi(world, rounds))
+        client_plain_us, client_us = measure_client(world, rounds)
+    plain_mb, paid_mb = resident_mb("plain", calls), resident_mb("paid", calls)
+    return {
+        "plain_us": round(plain_us),
+        "flask_added_us": round(flask_us - plain_us),
+        "fastapi_plain_us": round(fastapi_plain_us),
+        "fastapi_added_us": round(fastapi_us - fastapi_plain_us),
+        "consumer_added_us": round((client_us - client_plain_us) - (flask_us - plain_us)),
+        "verify_us": round(verify_us),
+        "sign_us": round(sign_us),
+        "rss_plain_mb": round(plain_mb, 1),
+        "rss_added_mb": round(paid_mb - plain_mb, 1),
+        "rss_calls": calls,
+        "rounds": rounds,
+        "calls_a_round": CALLS_A_ROUND,
+        "cores": os.cpu_count(),
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="CPU and memory that a paid call takes.")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds of a thousand calls")
+    parser.add_argument("--calls", type=int, default=CALLS, help="calls before memory is looked at")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--serve", choices=("plain", "paid"), help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.serve:
+        print(serve(chosen.serve, chosen.calls))
+        return
+    figures = measure(chosen.rounds, chosen.calls)
+    if chosen.json:
+        print(json.dumps(figures))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("figure", "value", title="a paid call by allowance")
+    for name, value in figures.items():
+        table.add_row(name, f"{value:,}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
