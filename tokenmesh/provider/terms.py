@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from tokenmesh.errors import ServingError
-from tokenmesh_chaincode.limits import TOKENS_MAX
+from tokenmesh_chaincode.documents import is_form
+from tokenmesh_chaincode.limits import OPERATION_NAME_LENGTH_MAX, TOKENS_MAX
 
 Via: TypeAlias = Literal["allowance", "hold"]
 
@@ -68,8 +69,11 @@ class Terms(NamedTuple):
         for name, function in (("fulfilled_when", self.fulfilled_when), ("exempt_when", self.exempt_when)):
             if function is not None and not callable(function):
                 raise ServingError(f"priced({name}={function!r}): {name} is a function")
-        if self.operation is not None and not self.operation.isprintable():
-            raise ServingError(f"priced(operation={self.operation!r}): an operation's name is printable text")
+        if self.operation is not None and not is_form("op", self.operation):
+            raise ServingError(
+                f"priced(operation={self.operation!r}): an operation's name is printable text of at most "
+                f"{OPERATION_NAME_LENGTH_MAX} characters"
+            )
         return self
 
     @property
