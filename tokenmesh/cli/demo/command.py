@@ -16,9 +16,10 @@ from typing import NoReturn
 import click
 from rich.console import Console
 
+from tokenmesh.cli.demo.launch import Options
 from tokenmesh.cli.demo.plan import Paths
 from tokenmesh.cli.demo.processes import ChildFailed
-from tokenmesh.cli.demo.run import Demo, Options
+from tokenmesh.cli.demo.run import Demo
 from tokenmesh.cli.demo.view import View
 from tokenmesh.cli.desk import Fault
 from tokenmesh.cli.output import print_json
@@ -29,7 +30,7 @@ NEEDED = ("fastapi", "flask", "gunicorn", "uvicorn")
 @click.command()
 @click.option("--seed", type=int, default=1, show_default=True, help="Decides shoppers, losses and trouble.")
 @click.option(
-    "--seconds", type=click.FloatRange(4, 3_600), default=15, show_default=True, help="How long people shop."
+    "--seconds", type=click.FloatRange(4, 600), default=15, show_default=True, help="How long people shop."
 )
 @click.option(
     "--shoppers", type=click.IntRange(1, 200), default=8, show_default=True, help="How many shop at once."

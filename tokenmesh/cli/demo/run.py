@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from http.client import HTTPConnection, HTTPException
-from pathlib import Path
-from typing import NamedTuple
 
 from tokenmesh.cli.demo.auditor import audit
-from tokenmesh.cli.demo.chance import seeded
 from tokenmesh.cli.demo.economy import Economy
 from tokenmesh.cli.demo.evidence import gather, happened, published
+from tokenmesh.cli.demo.launch import SHOPPERS, Launch, Options, served_by
 from tokenmesh.cli.demo.notes import Reader
 from tokenmesh.cli.demo.plan import (
     ALLOWANCE_TTL_S,
-    CONTRACT_TTL_S,
     GRACE_S,
-    LOSS,
     NAMES,
     RUNS_DRY,
-    SERVICES,
     SHOPPER,
     Paths,
-    Service,
     starting_tokens,
     trouble,
 )
-from tokenmesh.cli.demo.processes import ChildFailed, Children, free_ports
+from tokenmesh.cli.demo.processes import ChildFailed, Children
 from tokenmesh.cli.demo.scenes import Deed, freezing, killing, running_dry
 from tokenmesh.cli.demo.summary import Summary, Visit
 from tokenmesh.cli.demo.tally import Passage, Tally
@@ -39,38 +30,11 @@ from tokenmesh.journal import Journal, open_journal
 from tokenmesh.steps import run, wait
 
 TICK_S = 0.2
-PROBE_S_MAX = 0.5
 START_S_MAX = 40.0
 LAST_PAGE_S_MAX = 20.0
 SETTLE_S_MAX = 10.0
 EXPIRE_S_MAX = ALLOWANCE_TTL_S + GRACE_S + 5.0
-OFFERS = "/.well-known/tokenmesh/offers"
 OVER = object()
-GUNICORN = Path(__file__).with_name("gunicorn_conf.py")
-WIRE = "wire"
-SHOPPERS = "shoppers"
-
-SETTINGS = {
-    "TOKENMESH_ALLOWANCE_CALLS": "50",
-    "TOKENMESH_TIMEOUT_S": "3",
-    "TOKENMESH_RETRY_S_MAX": str(CONTRACT_TTL_S),
-    "TOKENMESH_RETRY_ATTEMPTS_MAX": "20",
-    "TOKENMESH_RETRY_WAIT_S_MAX": "1",
-    "TOKENMESH_SETTLE_INTERVAL_S": "0.3",
-    "TOKENMESH_SWEEP_INTERVAL_S": "1",
-    "TOKENMESH_WALLET_CACHE_S": "1",
-    "TOKENMESH_CLOSE_S_MAX": "3",
-}
-"""Short times for the services, so that in half a minute everything happens that takes hours elsewhere. How
-long contracts and allowances live is the policy's to say."""
-
-
-class Options(NamedTuple):
-    """What the user may choose."""
-
-    seed: int
-    seconds: float
-    shoppers: int
 
 
 class Demo:
@@ -82,31 +46,24 @@ class Demo:
         self._view = view
         self._began = time.monotonic()
         self._opened: float | None = None
-        self._plan = trouble(options.seed, options.seconds)
+        self._shopped_s = 0.0
         self.states = dict.fromkeys(NAMES, "starting")
         self._tally = Tally()
         self._passages: list[Passage] = []
         self._deeds: list[Deed] = []
         self._dry = False
-        self._shopped_s = 0.0
         self._wire_notes = Reader(paths.wire)
         self._happenings = Reader(paths.happenings)
-        self._offers: dict[str, Mapping[str, object]] = {}
-        ports = free_ports(2 * len(SERVICES), seeded("ports", time.time_ns()).choice)
-        self._ports = dict(zip(NAMES, ports[: len(SERVICES)], strict=True))
-        self._wire_ports = dict(zip(NAMES, ports[len(SERVICES) :], strict=True))
 
     def run(self) -> Summary:
         """Play it. Raises :class:`ChildFailed` if a process ends that should not."""
         with ExitStack() as stack:
             self._view.show("founding the domain", 0.0, [])
+            self._children = stack.enter_context(Children(self._paths.home, self._paths.log))
+            self._launch = Launch(self._options, self._paths, self._children)
             self._economy = Economy(self._paths.home)
             stack.callback(self._economy.ledger.close)
-            self._economy.open_wallets(
-                urls={name: f"http://127.0.0.1:{port}" for name, port in self._wire_ports.items()},
-                tokens=starting_tokens(self._options.seconds),
-            )
-            self._children = stack.enter_context(Children(self._paths.home, self._paths.log))
+            self._economy.open_wallets(self._launch.urls, starting_tokens(self._options.seconds))
             self._start()
             self._shop()
             journals = self._open_journals(stack)
@@ -116,41 +73,18 @@ class Demo:
     # The phases
 
     def _start(self) -> None:
-        config = {
-            "routes": [(name, self._wire_ports[name], self._ports[name]) for name in NAMES],
-            "seed": self._options.seed,
-            "loss": LOSS,
-            "log": str(self._paths.wire),
-        }
-        self._paths.wire_config.write_text(json.dumps(config))
-        python = sys.executable
-        self._children.start(
-            WIRE, [python, "-m", "tokenmesh.cli.demo.wire", str(self._paths.wire_config)], {}
-        )
-        for service in SERVICES:
-            self._children.start(
-                service.name, _command(service, self._ports[service.name]), self._environment(service.name)
-            )
-        seed, seconds, shoppers = self._options
-        load = [
-            python,
-            "-m",
-            "tokenmesh.cli.demo.shoppers",
-            str(seed),
-            str(shoppers),
-            str(seconds),
-        ]
-        self._children.start(SHOPPERS, load, self._environment(SHOPPER))
+        self._launch.start()
         deadline = time.monotonic() + START_S_MAX
-        missing = list(NAMES)
+        missing = set(NAMES)
         while missing:
             self._phase(f"starting {len(NAMES)} services", 0.2 * (1 - len(missing) / len(NAMES)))
-            missing = [name for name in missing if not self.answers(name)]
-            for name in set(NAMES) - set(missing):
-                self.states[name] = "up"
-            if time.monotonic() > deadline:
-                words = self._children.last_words(missing[0])
-                raise ChildFailed(f"{', '.join(missing)} did not start; the last of {missing[0]}:\n{words}")
+            for name in list(missing):
+                if self.answers(name):
+                    missing.remove(name)
+                    self.states[name] = "up"
+            if missing and time.monotonic() > deadline:
+                words = self._children.last_words(min(missing))
+                raise ChildFailed(f"in {START_S_MAX:.0f} s {', '.join(missing)} did not start:\n{words}")
             self._tick()
         self.event(f"{len(NAMES)} services are up", "green")
 
@@ -159,8 +93,9 @@ class Demo:
         self._paths.door.touch()
         self._opened = time.monotonic()
         self.event(f"the shop opens for {self._options.shoppers} shoppers")
+        plan = trouble(self._options.seed, self._options.seconds)
         plays = (killing, freezing, running_dry)
-        scenes: list[Iterator[object]] = [play(self, self._plan, self._deeds) for play in plays]
+        scenes: list[Iterator[object]] = [play(self, plan, self._deeds) for play in plays]
         deadline = self._options.seconds + LAST_PAGE_S_MAX
         code = None
         # A service that is still being restarted when the last shopper leaves has to settle, too.
@@ -177,26 +112,38 @@ class Demo:
 
     def _come_to_rest(self, journals: Mapping[str, Journal]) -> None:
         """Wait until all is settled, stop the services, and let what they had set aside expire."""
-        self._until(
-            "settling", 0.7, SETTLE_S_MAX, lambda: all(_settled(journal) for journal in journals.values())
-        )
+        self._until(SETTLE_S_MAX, lambda: self._settle(journals))
         self._phase("stopping the services", 0.75)
         self._children.stop(*NAMES)
         self.states.update(dict.fromkeys(NAMES, "stopped"))
         self.event("the services have stopped; what they had set aside comes back when it expires")
-        self._until("waiting for expiry", 0.8, EXPIRE_S_MAX, lambda: self._economy.expire() == 0)
+        began = time.monotonic()
+        self._until(EXPIRE_S_MAX, lambda: self._expire(time.monotonic() - began))
+
+    def _settle(self, journals: Mapping[str, Journal]) -> bool:
+        waiting = sum(run(wait(journal.stats())).unsettled for journal in journals.values())
+        self._phase(f"settling: {waiting:,} contracts wait", 0.7)
+        return waiting == 0
+
+    def _expire(self, waited_s: float) -> bool:
+        aside = self._economy.expire()
+        self._phase(
+            f"waiting for expiry: {aside:,} tokens are set aside", 0.75 + 0.2 * waited_s / EXPIRE_S_MAX
+        )
+        return aside == 0
 
     def _account(self, journals: Mapping[str, Journal]) -> Summary:
-        self._phase("the auditor reads everything", 0.95)
         self._take_notes()
+        verify_findings = self._economy.verify(self._replaying)
+        self._phase("the auditor reads everything", 0.98)
         evidence = gather(
             paths=self._paths,
             ledger=self._economy.ledger,
             journals=journals,
             passages=self._passages,
-            offers=published(self._offers),
+            offers=published(self._launch.offers),
             minted=self._economy.minted,
-            verify_findings=self._economy.verify(self._replaying),
+            verify_findings=verify_findings,
         )
         visits = [
             Visit(note["page"], note["ms"], note["outcome"]) for note in Reader(self._paths.visits).new()
@@ -231,22 +178,7 @@ class Demo:
         self._children.restart(service)
 
     def answers(self, service: str) -> bool:
-        """Whether the service itself, not the wire before it, says what it offers."""
-        connection = HTTPConnection("127.0.0.1", self._ports[service], timeout=PROBE_S_MAX)
-        try:
-            connection.request("GET", OFFERS)
-            response = connection.getresponse()
-            document = response.read()
-        except (OSError, HTTPException):
-            return False
-        finally:
-            connection.close()
-        if response.status == 500:
-            raise ChildFailed(f"{service} cannot serve:\n{self._children.last_words(service)}")
-        if response.status != 200:
-            return False
-        self._offers[service] = json.loads(document)
-        return True
+        return self._launch.answers(service)
 
     def seen_dry(self) -> bool:
         return self._dry
@@ -257,21 +189,18 @@ class Demo:
     # The loop
 
     def _phase(self, headline: str, part: float) -> None:
-        self._headline, self._part = headline, part
         self._view.show(headline, part, self._rows())
 
     def _tick(self, *, but: str | None = None) -> None:
-        """One turn of the loop: look after the children, take up what was noted, show it, and rest."""
+        """One turn of the loop: look after the children, take up what was noted, and rest."""
         self._children.check(but=but)
         self._take_notes()
-        self._view.show(self._headline, self._part, self._rows())
         time.sleep(TICK_S)
 
-    def _until(self, headline: str, part: float, seconds: float, done: Callable[[], bool]) -> None:
+    def _until(self, seconds: float, done: Callable[[], bool]) -> None:
         """Go on until ``done``; past ``seconds`` the auditor will find what is missing."""
         deadline = time.monotonic() + seconds
         while not done() and time.monotonic() < deadline:
-            self._phase(headline, part)
             self._tick()
 
     def _take_notes(self) -> None:
@@ -285,13 +214,12 @@ class Demo:
 
     def _rows(self) -> list[Row]:
         rows = []
-        servers = {service.name: service for service in SERVICES}
         for name in (SHOPPER, *NAMES):
             balance = self._economy.balance(name) if self._view.watched else None
             rows.append(
                 Row(
                     name=name,
-                    served_by=_served_by(servers[name]) if name in servers else "",
+                    served_by=served_by(name),
                     state=self.states.get(name, ""),
                     balance=None if balance is None else sum(balance),
                     calls=self._tally.calls[name],
@@ -309,29 +237,3 @@ class Demo:
             stack.callback(journal.close)
             journals[name] = journal
         return journals
-
-    def _environment(self, name: str) -> dict[str, str]:
-        return {
-            **SETTINGS,
-            "TOKENMESH_HOME": str(self._paths.home),
-            "TOKENMESH_SERVICE": name,
-            "PYTHONUNBUFFERED": "1",
-        }
-
-
-def _command(service: Service, port: int) -> list[str]:
-    python = [sys.executable, "-m"]
-    if service.server == "uvicorn":
-        options = ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning", "--no-access-log"]
-        return [*python, "uvicorn", service.app, *options]
-    options = ["--config", str(GUNICORN), "--bind", f"127.0.0.1:{port}", "--workers", str(service.workers)]
-    return [*python, "gunicorn", service.app, *options]
-
-
-def _served_by(service: Service) -> str:
-    framework = {"uvicorn": "FastAPI", "gunicorn": "Flask"}[service.server]
-    return f"{service.workers} x {framework}" if service.workers > 1 else framework
-
-
-def _settled(journal: Journal) -> bool:
-    return run(wait(journal.stats())).unsettled == 0
