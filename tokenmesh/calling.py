@@ -39,9 +39,11 @@ if TYPE_CHECKING:
 
     _FunctionWrapper = wrapt.FunctionWrapper[..., Any]
     _BoundFunctionWrapper = wrapt.BoundFunctionWrapper[..., Any]
+    _CallableProxy = wrapt.CallableObjectProxy[Any]
 else:
     _FunctionWrapper = wrapt.FunctionWrapper
     _BoundFunctionWrapper = wrapt.BoundFunctionWrapper
+    _CallableProxy = wrapt.CallableObjectProxy
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -169,8 +171,22 @@ def _without(signature: inspect.Signature, index: int) -> inspect.Signature:
     return signature.replace(parameters=parameters[:index] + parameters[index + 1 :])
 
 
+class _VisibleFunction(_CallableProxy):
+    """The function of a method as callers see it. ``inspect`` takes a bound method's signature from its
+    ``__func__``, without the first parameter."""
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return _without(inspect.signature(self.__wrapped__), 1)
+
+
 class BoundCallingFunction(_BoundFunctionWrapper):
     """A :class:`CallingFunction` reached through a class or an object."""
+
+    @property
+    def __func__(self) -> Any:
+        bound: Any = self.__wrapped__
+        return _VisibleFunction(bound.__func__)
 
     @property
     def __signature__(self) -> inspect.Signature:

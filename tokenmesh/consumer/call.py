@@ -281,8 +281,8 @@ class Call:
     def unknown(self, why: str) -> OutcomeUnknown:
         """The error for a contract that may have been taken."""
         return OutcomeUnknown(
-            f"whether {self.service} took contract {self.jti} is not known: {why}. Call again with the same "
-            "idempotency key, or see 'tokenmesh contract show' once the contract has expired",
+            f"whether {self.service} took contract {self.jti} is not known: {why.rstrip('.')}. Call again with "
+            "the same idempotency key, or see 'tokenmesh contract show' once the contract has expired",
             service=self.service,
             contract_id=self.jti,
         )
