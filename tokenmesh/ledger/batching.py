@@ -54,10 +54,15 @@ class Room:
         self._lock = threading.Lock()
         self._process = os.getpid()
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether this is the process that made it. In a forked one there are no threads to do the work, and
+        any lock may be held for ever by one that was there."""
+        return os.getpid() == self._process
+
     def admit(self, job: Job[Any]) -> bool:
         """Take ``job`` in; or say in its future why not."""
-        # First, because after a fork the lock may be held for ever by a thread that is not here.
-        if os.getpid() != self._process:
+        if not self.is_ours:
             why: LedgerUnavailable | None = LedgerUnavailable(
                 "this ledger was opened before the process was forked: open it again in the new one"
             )
@@ -129,16 +134,20 @@ class Worker(Generic[P]):
                 return
         _fail([job], LedgerUnavailable("this ledger is closed: nothing more can be asked of it"))
 
-    def close(self, timeout: float) -> None:
-        """Do what is queued, then stop. What is not begun within ``timeout`` seconds fails."""
+    def close(self, timeout: float) -> bool:
+        """Do what is queued, then stop; what is not begun within ``timeout`` seconds fails. Whether the
+        thread has ended."""
         with self._lock:
             if not self._closed:
                 self._closed = True
                 self._queue.put(None)
             thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
+        if thread is threading.current_thread():
+            return False
+        if thread is not None:
             thread.join(timeout)
         self._abandoned = True
+        return thread is None or not thread.is_alive()
 
     def _run(self) -> None:
         last = False
@@ -266,11 +275,14 @@ class Batcher(Generic[P]):
             job.future.set_result(results[start : start + job.size])
             start += job.size
 
-    def close(self, timeout: float = CLOSE_S_MAX) -> None:
-        """Write what is queued, then stop; what cannot be begun within ``timeout`` fails."""
+    def close(self, timeout: float = CLOSE_S_MAX) -> bool:
+        """Write what is queued, then stop; what cannot be begun within ``timeout`` fails. Whether all of it
+        has ended, and ``write`` will not be called any more."""
+        if not self._room.is_ours:
+            return False
         until = time.monotonic() + timeout
         self._preparer.close(timeout)
-        self._writer.close(max(0.0, until - time.monotonic()))
+        return self._writer.close(max(0.0, until - time.monotonic()))
 
 
 class Reader:
@@ -302,6 +314,6 @@ class Reader:
                     failure.__cause__ = error
                     job.future.set_exception(failure)
 
-    def close(self, timeout: float = CLOSE_S_MAX) -> None:
-        """Answer what is queued, then stop."""
-        self._worker.close(timeout)
+    def close(self, timeout: float = CLOSE_S_MAX) -> bool:
+        """Answer what is queued, then stop. Whether it has, and no question will be called any more."""
+        return self._room.is_ours and self._worker.close(timeout)

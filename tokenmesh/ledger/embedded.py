@@ -82,7 +82,6 @@ class EmbeddedLedger(Ledger):
         queue_max: int = QUEUE_MAX,
     ) -> None:
         self.path = Path(path).absolute()
-        self._process = os.getpid()
         if not self.path.exists():
             raise ConfigError(f"there is no ledger at {self.path}: 'tokenmesh init' makes one")
         self._file = LedgerFile(self.path)
@@ -220,15 +219,14 @@ class EmbeddedLedger(Ledger):
         return self._ask(Questions.supply)
 
     def close(self) -> None:
-        if os.getpid() != self._process:
-            return  # forked: threads and connections are the other process's to close
-        if self._batcher is not None:
-            self._batcher.close()
+        # What is still at work after the time is over keeps its connection: daemons end with the process.
+        # So does everything in a process that was forked: it is the other one's to close.
+        if self._batcher is not None and self._batcher.close():
             self._preparer.close()
             self._writer.close()
             self._turnstile.close()
-        self._reader.close()
-        self._connection.close()
+        if self._reader.close():
+            self._connection.close()
 
     def _certificates(self, name: str) -> Mapping[str, str]:
         """The certificates of a wallet, for checking ahead: what is not answered is checked in its turn."""
