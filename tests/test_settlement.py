@@ -196,6 +196,10 @@ def wait_until(condition: Callable[[], bool]) -> None:
         pause.wait(0.005)
 
 
+def is_running() -> bool:
+    return any(thread.name == "tokenmesh-settlement" for thread in threading.enumerate())
+
+
 # The usual case
 
 
@@ -571,7 +575,7 @@ def test_the_thread_settles_by_itself(payee: Payee) -> None:
     payee.work(1)
     assert settlement.stop(DEADLINE_S)
     assert payee.earned == 20
-    assert not [thread for thread in threading.enumerate() if thread.name == "tokenmesh-settlement"]
+    assert not is_running()
 
 
 def test_flush_settles_everything_there_is(payee: Payee) -> None:
@@ -622,6 +626,7 @@ def test_stopping_does_not_wait_for_a_ledger_that_hangs(payee: Payee) -> None:
     began = time.monotonic()
     assert not settlement.stop(0.2)
     assert time.monotonic() - began < DEADLINE_S / 2
+    assert not is_running()
     payee.wire.mend()
     assert payee.settlement.flush(DEADLINE_S)
     assert len(set(payee.wire.sent)) == 1

@@ -323,6 +323,7 @@ class JournalSuite:
         clock.now = START + 11
         assert new.claim(entry, clock.now) == Claimed(995)
         assert not fulfil(old, entry, now=clock.now)
+        assert not void(old, entry, now=clock.now)
         assert fulfil(new, entry, now=clock.now)
         assert [item.jti for item in self.settle(new)] == [entry.jti]
         assert new.allowance_used("allowance-1") == 5
@@ -347,16 +348,18 @@ class JournalSuite:
         assert batch.items == [Item("shop", entry.jti, "signed again", 8)]
         assert batch.skipped == [Skip("allowance-1", "lane-1", entry.seq)]
 
-    def test_rerun_of_a_hold_keeps_it(self, open_another: Open, clock: Clock) -> None:
+    @pytest.mark.parametrize("tok", [5, 4])
+    def test_rerun_of_a_hold_keeps_it(self, open_another: Open, clock: Clock, tok: int) -> None:
         """A hold is named like its contract: the retry is paid by the very same one."""
         old, new = open_another(on_crash="rerun"), open_another(on_crash="rerun")
         entry = new_hold()
         old.claim(entry, START)
         clock.now = START + 11
-        assert new.claim(entry, clock.now) == Claimed(None)
-        assert fulfil(new, entry, now=clock.now)
+        again = entry._replace(tok=tok)
+        assert new.claim(again, clock.now) == Claimed(None)
+        assert fulfil(new, again, now=clock.now)
         batch = new.take_batch(10, clock.now)
-        assert [item.jti for item in batch.items] == [entry.jti]
+        assert [item.charged for item in batch.items] == [tok]
         assert new.finish_batch(batch.id, {}, "tx", clock.now)
         assert new.take_batch(10, clock.now) is None, "there is no hold to give back"
 
@@ -413,6 +416,14 @@ class JournalSuite:
         new.prune(clock.now)
         assert [new.find(*key(entry)).state for entry in (early, late)] == ["void", "void"]
         assert new.allowance_used("allowance-1") == 0
+
+    def test_rerun_is_too_late_past_settle_by(self, open_another: Open, clock: Clock) -> None:
+        """A retry that comes then is told that nothing is owed; running again could not be paid."""
+        old, new = open_another(on_crash="rerun"), open_another(on_crash="rerun")
+        entry = new_claim()
+        old.claim(entry, START)
+        clock.now = START + 400
+        assert new.claim(entry, clock.now).out == "void"
 
     def test_a_claim_that_nobody_ends_ends_by_itself(self, journal: Any, clock: Clock) -> None:
         """Even in a living process: once it could no longer be settled, nothing is owed."""

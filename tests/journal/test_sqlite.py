@@ -34,7 +34,7 @@ from support.journals import (
 )
 from support.wallets import Clock
 from tokenmesh.errors import ConfigError, JournalError
-from tokenmesh.journal import Claimed, Journal, Running, SequenceUsed, allowances, retention
+from tokenmesh.journal import Claimed, Journal, JournalFull, Running, SequenceUsed, allowances, retention
 from tokenmesh.journal.sqlite import SqliteJournal
 
 forks = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -255,6 +255,26 @@ def test_owners_that_are_gone_leave_no_file(journal: SqliteJournal, elsewhere: A
     assert len(list(directory.iterdir())) == 1
 
 
+def test_who_comes_back_in_time_is_not_buried(
+    journal: SqliteJournal, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An owner that shows life again while its claims are being looked for keeps them."""
+    entry = new_claim()
+    journal.claim(entry, START)
+    other = SqliteJournal(path, clock=Clock())
+    query = other._upkeep.query
+
+    def slowly(statement: str, parameters: Any = ()) -> list[Any]:
+        rows = query(statement, parameters)
+        journal.heartbeat(START + 11)
+        return rows
+
+    monkeypatch.setattr(other._upkeep, "query", slowly)
+    other.prune(START + 11)
+    assert fulfil(journal, entry, now=START + 11)
+    other.close()
+
+
 def test_without_locks_the_lease_decides(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a file system that has none, an owner is given up when its lease is over, and not before."""
 
@@ -295,6 +315,18 @@ def test_parent_and_child_both_go_on(journal: SqliteJournal) -> None:
     assert claim is not None
     assert claim.state == "fulfilled"
     assert len(journal.take_batch(10, START).items) == 2  # type: ignore[union-attr]
+
+
+@forks
+def test_a_child_does_not_count_its_parents_claims(path: Path) -> None:
+    """It has none of them open, so they take none of its room."""
+    journal = SqliteJournal(path, unsettled_max=2, clock=Clock())
+    for _ in range(2):
+        journal.claim(new_claim(), START)
+    entry = new_claim()
+    assert journal.claim(entry, START) == JournalFull()
+    assert in_a_fork(lambda: isinstance(journal.claim(entry, START), Claimed))
+    journal.close()
 
 
 @forks

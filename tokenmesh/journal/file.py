@@ -266,7 +266,9 @@ def create_file(path: Path) -> None:
 def _create(connection: sqlite3.Connection, path: Path) -> None:
     """Make an empty file a journal; of several processes that try, one does."""
     execute = connection.execute
-    if execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
+    tables = execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    # In this order: another process may make it a journal in between, tables and version at once.
+    if tables and execute("PRAGMA user_version").fetchone() == (0,):
         raise ConfigError(f"{path} is an SQLite file, but not a tokenmesh journal: check the journal's url")
     execute(f"PRAGMA page_size={PAGE_BYTES}")
     execute("PRAGMA journal_mode=WAL")

@@ -164,7 +164,7 @@ def _droppable(rows: Iterable[Any], ended_by: float, expired_by: float) -> list[
 def _drop_claim(execute: Execute, row: Any) -> None:
     _, payer, jti, response, _, _ = row
     execute("DELETE FROM claims WHERE payer = ? AND jti = ?", (payer, jti))
-    execute("DELETE FROM responses WHERE id = ? AND id < (SELECT max(id) FROM responses)", (response,))
+    execute("DELETE FROM responses WHERE id = ?", (response,))
 
 
 def _drop_bodies(execute: Execute) -> bool:
