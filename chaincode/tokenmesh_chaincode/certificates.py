@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache
 from typing import NamedTuple
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
@@ -34,14 +34,27 @@ class CertificateInfo(NamedTuple):
     key: ec.EllipticCurvePublicKey
 
 
+@contextmanager
+def _or_error(message: str) -> Iterator[None]:
+    # The library has no common base for what it raises over malformed certificates (InvalidVersion, for
+    # one, is no ValueError), and nothing that somebody wrote into one may stop the rules.
+    try:
+        yield
+    except Exception as error:
+        raise CertificateError(message) from error
+
+
 def parse_certificate(pem: str) -> x509.Certificate:
     """The one certificate in a PEM text; :class:`CertificateError` if there is none or it is too large."""
     if len(pem) > CERTIFICATE_BYTES_MAX:
         raise CertificateError(f"a certificate longer than {CERTIFICATE_BYTES_MAX} bytes")
-    try:
-        return x509.load_pem_x509_certificate(pem.encode("ascii"))
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise CertificateError("not a certificate in PEM") from error
+    with _or_error("not a certificate in PEM"):
+        certificate = x509.load_pem_x509_certificate(pem.encode("ascii"))
+        # RFC 5280, section 4.1.2.2; the library only warns, and a warning may be an error or not.
+        positive = certificate.serial_number > 0
+    if not positive:
+        raise CertificateError("the certificate's serial number is not positive")
+    return certificate
 
 
 def thumbprint_of(certificate: x509.Certificate) -> str:
@@ -56,10 +69,8 @@ def x5t_s256(pem: str) -> str:
 
 
 def _key_of(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey:
-    try:
+    with _or_error("the certificate's key cannot be read"):
         key = certificate.public_key()
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise CertificateError("the certificate's key cannot be read") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise CertificateError("the certificate's key is not on P-256, which ES256 needs")
     return key
@@ -72,10 +83,8 @@ def public_key(pem: str) -> ec.EllipticCurvePublicKey:
 
 
 def _common_name(certificate: x509.Certificate) -> str:
-    try:
+    with _or_error("the certificate's subject cannot be read"):
         names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    except ValueError as error:
-        raise CertificateError("the certificate's subject cannot be read") from error
     if len(names) != 1 or not isinstance(names[0].value, str):
         raise CertificateError("the certificate's subject has not exactly one common name")
     return names[0].value
@@ -86,17 +95,19 @@ def _seconds(moment: datetime) -> int:
 
 
 def _is_authority(certificate: x509.Certificate) -> bool:
+    with _or_error("the authority's extensions cannot be read"):
+        extensions = certificate.extensions
     try:
-        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
-    except (x509.ExtensionNotFound, ValueError):
+        return extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
         return False
-    return constraints.value.ca
 
 
 def _is_issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
     try:
-        certificate.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        with _or_error("the certificate's signature cannot be checked"):
+            certificate.verify_directly_issued_by(authority)
+    except CertificateError:
         return False
     return True
 

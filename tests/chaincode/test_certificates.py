@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
+import warnings
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from support.economy import START, Authority, authority, certificate, wallet
 from tokenmesh_chaincode.certificates import (
@@ -103,3 +107,39 @@ def test_a_certificate_that_is_too_large_or_not_ascii() -> None:
 
 def test_a_key_is_parsed_once() -> None:
     assert public_key(wallet("alice").pem) is public_key(wallet("alice").pem)
+
+
+def altered(pem: str, changes: list[tuple[int, int]]) -> str:
+    """The certificate with some bytes of its DER set to others."""
+    der = bytearray(x509.load_pem_x509_certificate(pem.encode()).public_bytes(Encoding.DER))
+    for at, byte in changes:
+        der[at % len(der)] = byte
+    body = base64.encodebytes(bytes(der)).decode()
+    return f"-----BEGIN CERTIFICATE-----\n{body}-----END CERTIFICATE-----\n"
+
+
+_changes = st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=3)
+
+
+@settings(max_examples=400, deadline=None)
+@given(_changes)
+@example([(8, 2), (12, 3)])
+def test_whatever_stands_in_a_certificate_it_is_taken_or_refused_and_nothing_else(
+    changes: list[tuple[int, int]],
+) -> None:
+    alice = wallet("alice")
+    wrong = altered(alice.pem, changes)
+    if wrong != altered(alice.pem, []):
+        with pytest.raises(CertificateError):
+            check_certificate(wrong, [authority().pem], "alice", START)
+    with contextlib.suppress(CertificateError):
+        check_certificate(alice.pem, [altered(authority().pem, changes)], "alice", START)
+
+
+def test_versions_that_do_not_exist_and_serial_numbers_that_may_not() -> None:
+    der = x509.load_pem_x509_certificate(wallet("alice").pem.encode()).public_bytes(Encoding.DER)
+    version = der.index(b"\xa0\x03\x02\x01\x02") + 4
+    with pytest.raises(CertificateError, match="not a certificate"):
+        parse_certificate(altered(wallet("alice").pem, [(version, 18)]))
+    with warnings.catch_warnings(action="ignore"), pytest.raises(CertificateError, match="serial"):
+        parse_certificate(altered(wallet("alice").pem, [(version + 3, 0x80)]))
