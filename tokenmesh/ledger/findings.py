@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 FINDINGS_MAX = 100
 """A report ends here: one edit can be seen in many places, and a hundred are enough to act."""
 
 
-class Finding(NamedTuple):
-    """Something that does not hold, and the transaction where it shows (None, "": in none).
+CODES: Mapping[str, str] = {
+    "damaged": "the file cannot be read there",
+    "schema": "a table, an index, a trigger or a mark of the file is not the ledger's",
+    "missing": "a transaction or an operation was removed",
+    "changed": "a transaction's id does not follow from its content and the one before it",
+    "signature": "no wallet that was registered then signed the transaction",
+    "time": "a transaction is older than the one before it",
+    "operation": "what is noted about an operation is not what its document says",
+    "outcome": "the rules give another outcome than the one noted",
+    "conservation": "tokens came from nowhere, or went there",
+    "state": "a row of the state is not what the transactions make it",
+    "index": "a row that makes history searchable is not what the transactions make it",
+    "settled_twice": "a contract was settled twice: the payee was paid two times for one id",
+}
+"""What the code of a finding means."""
 
-    Codes: ``damaged`` (the file cannot be read there), ``schema`` (a table, index or trigger that is not the
-    ledger's), ``missing`` (a transaction or operation was removed), ``changed`` (content and id differ),
-    ``signature`` (no registered wallet signed this), ``time`` (older than the one before), ``operation``
-    (what is noted about an operation is not what its document says), ``outcome`` (not what the rules give),
-    ``conservation`` (tokens came from nowhere, or went there), ``state`` and ``index`` (a row is not what
-    follows from the transactions), ``settled_twice`` (one contract, paid twice).
-    """
+
+class Finding(NamedTuple):
+    """Something that does not hold, and the transaction where it shows (None, "": in none). ``code`` is one
+    of :data:`CODES`."""
 
     tx_n: int | None
     tx_id: str
@@ -48,7 +59,12 @@ class Findings:
 
     def add(self, tx_n: int | None, tx_id: str, code: str, text: str) -> None:
         """Note a finding. Raises :class:`Enough` when the report is full."""
-        # Whatever a damaged file holds, a finding is text that can be printed anywhere.
-        self.found.append(Finding(tx_n, str(tx_id), code, text.encode("ascii", "backslashreplace").decode()))
+        assert code in CODES, code
+        self.found.append(Finding(tx_n, _printable(tx_id), code, _printable(text)))
         if len(self.found) >= FINDINGS_MAX:
             raise Enough
+
+
+def _printable(text: str) -> str:
+    """Whatever a damaged file holds, a finding is text that any terminal can be shown."""
+    return text.encode("unicode_escape").decode("ascii")
