@@ -16,7 +16,7 @@ from support.journals import RESPONSE, key
 from support.ledgers import GOVERNANCE, Domain, make_ledger, now_of
 from support.wallets import Clock
 from tokenmesh.config import Settings
-from tokenmesh.errors import LedgerOutcomeUnknown, LedgerUnavailable
+from tokenmesh.errors import JournalError, LedgerOutcomeUnknown, LedgerUnavailable
 from tokenmesh.journal import Claimed, NewClaim
 from tokenmesh.journal.sqlite import SqliteJournal
 from tokenmesh.ledger import Result
@@ -420,6 +420,23 @@ def test_past_its_time_what_was_done_is_found(payee: Payee) -> None:
     assert claim.lost == "wrong_payee"
 
 
+def test_past_its_time_what_another_operation_settled_is_not_sent_again(payee: Payee) -> None:
+    """Each contract is looked for by itself; only the others go into the new operation."""
+    known, unknown = payee.work(2)
+    payee.wire.cut()
+    payee.settlement.step()
+    payee.wire.mend()
+    first = payee.domain.operation("service-b", "settle", {"items": [[known.contract, 5]]})
+    tx_id = payee.domain.submit(first)[0].tx_id
+    payee.clock.forward(OPERATION_TTL_S + CLOCK_SKEW_S_MAX + 1)
+    assert payee.settlement.step().settled == 1
+    assert payee.settlement.step().settled == 1
+    assert payee.tx_ids([known]) == {tx_id}
+    (item,) = parse_operation(payee.wire.sent[-1]).body.arg["items"]
+    assert item == [unknown.contract, 5]
+    assert payee.earned == 10
+
+
 def test_between_the_clocks_it_waits(payee: Payee) -> None:
     """Just past its time the ledger, whose clock may be behind, could still do it: no new one is made."""
     payee.work()
@@ -686,6 +703,29 @@ def test_a_fault_does_not_end_the_thread(payee: Payee, caplog: pytest.LogCapture
     payee.clock.forward(1)
     wait_until(lambda: payee.earned == 5)
     settlement.stop(DEADLINE_S)
+
+
+@pytest.mark.parametrize("method", ["take_batch", "heartbeat", "prune", "finish_batch"])
+def test_a_journal_that_fails_is_tried_again(payee: Payee, method: str) -> None:
+    """For the disk may be full only for a while: nothing is lost by waiting."""
+    faults = iter([JournalError("the disk is full")] * 2)
+    journal = payee.journal
+
+    class Faulty:
+        def __getattr__(self, name: str) -> Any:
+            if name == method:
+                for fault in faults:
+                    raise fault
+            return getattr(journal, name)
+
+    payee.work(2)
+    settlement = payee.settle_with(Faulty(), settle_interval_s=0.01)
+    done = settlement.step()
+    assert isinstance(done.failure, JournalError)
+    settlement.start()
+    wait_until(lambda: next(faults, None) is None and payee.clock.forward(1) is None and payee.earned == 10)
+    assert settlement.stop(DEADLINE_S)
+    assert payee.journal.stats().unsettled == 0
 
 
 def test_the_contracts_of_the_tests_are_real(payee: Payee) -> None:
