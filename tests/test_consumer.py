@@ -554,6 +554,24 @@ def test_a_clock_that_is_ahead_follows_the_payees(shop: Wire, clock: Clock) -> N
     assert shop.contract.iat == int(clock()) - 40
 
 
+def test_a_payee_far_ahead_gets_contracts_that_outlast_its_clock(
+    shop: Wire, market: Market, clock: Clock
+) -> None:
+    """Also near the end of an allowance: the next one is opened in time, by the payee's clock."""
+    date = formatdate(clock() + 200, usegmt=True)
+    shop.payee.script.append(problem(401, "expired", headers={"Date": date}))
+    shop.call()
+    first = shop.contract.via
+    clock.forward(3_600 - 150)
+    shop.call()
+    assert shop.contract.via != first
+    assert shop.contract.exp - shop.contract.iat == 60
+    short = wire(market, clock, allowance_ttl_s=20)
+    short.payee.script.append(problem(401, "expired", headers={"Date": formatdate(clock() + 200)}))
+    with pytest.raises(NotFunded, match="clock of quotes"):
+        short.call()
+
+
 def test_a_clock_that_is_wildly_wrong_is_not_followed(shop: Wire, clock: Clock) -> None:
     """Not by an hour: then the caller hears, soon."""
     date = formatdate(clock() - 3_600, usegmt=True)

@@ -188,10 +188,18 @@ class Call:
             if hold:
                 self.ticket = yield from consumer.treasury.place_hold(self.service, tokens, self.jti)
             else:
-                self.ticket = yield from consumer.treasury.allowance_for(self.service, tokens)
+                self.ticket = yield from consumer.treasury.allowance_for(
+                    self.service, tokens, max(0.0, self.shelf.skew_s)
+                )
         ticket = self.ticket
         policy = yield from consumer.treasury.policy()
         now = int(consumer.clock() + self.shelf.skew_s)
+        exp = min(now + int(consumer.treasury.contract_ttl_s(policy)), ticket.exp)
+        if exp <= now:
+            message = (
+                f"the clock of {self.service} is {self.shelf.skew_s:.0f} s ahead: nothing set aside lasts"
+            )
+            raise NotFunded(message, service=self.service)
         self.contract = Contract(
             consumer.domain,
             consumer.payer,
@@ -203,7 +211,7 @@ class Call:
             tokens,
             self.jti,
             now,
-            min(now + int(consumer.treasury.contract_ttl_s(policy)), ticket.exp),
+            exp,
             ticket.via,
             ticket.lane,
             ticket.seq,
@@ -281,8 +289,8 @@ class Call:
     def unknown(self, why: str) -> OutcomeUnknown:
         """The error for a contract that may have been taken."""
         return OutcomeUnknown(
-            f"whether {self.service} took contract {self.jti} is not known: {why.rstrip('.')}. Call again with "
-            "the same idempotency key, or see 'tokenmesh contract show' once the contract has expired",
+            f"whether {self.service} took contract {self.jti} is not known: {why.rstrip('.')}. Call again "
+            "with the same idempotency key, or see 'tokenmesh contract show' once the contract has expired",
             service=self.service,
             contract_id=self.jti,
         )

@@ -37,6 +37,8 @@ FUNDS_SHARE = 4
 has other payees too."""
 QUIET_S = 1.0
 """After a refill in the background failed, none is tried for so long; a caller in need still asks."""
+USABLE_PART = 0.6
+"""A new allowance is always good for contracts, however short its life and wrong the clocks."""
 SWEEPS_MAX = 20
 """Sweeps that one search for funds makes."""
 HOLD = "hold"
@@ -69,13 +71,14 @@ class Treasury:
 
     # What a call asks for
 
-    def allowance_for(self, payee: str, tokens: int) -> Steps[Ticket]:
+    def allowance_for(self, payee: str, tokens: int, ahead_s: float = 0.0) -> Steps[Ticket]:
         """A ticket for ``tokens`` from an allowance with ``payee``, good for a contract's whole life.
 
-        Raises :class:`NotSpent`: ``InsufficientFunds``, ``NotFunded`` or ``NotFundedYet``.
+        ``ahead_s``: by how much the payee's clock is ahead of ours. Raises :class:`NotSpent`:
+        ``InsufficientFunds``, ``NotFunded`` or ``NotFundedYet``.
         """
         policy = yield from self.policy()
-        life = self._life(policy)
+        life = min(self._life(policy) + ahead_s, self._allowance_ttl(policy) * USABLE_PART)
         for _ in range(TURNS_MAX):
             now = self._clock()
             if now >= self._upkeep_at:
