@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-from tokenmesh_chaincode.documents import is_form, is_name
+from tokenmesh_chaincode.documents import is_form
 from tokenmesh_chaincode.limits import CERTIFICATE_BYTES_MAX, TIME_S_MAX, TOKENS_MAX, URL_LENGTH_MAX
 from tokenmesh_chaincode.rules.base import Act, Argument, Refusal
 
@@ -78,9 +78,6 @@ def tuple_of(*checks: Check) -> Check:
         return all(check(item) for check, item in zip(checks, value, strict=True))
 
     return is_tuple
-
-
-is_wallet_name = is_name
 
 
 def check_argument(act: Act, argument: Argument) -> None:

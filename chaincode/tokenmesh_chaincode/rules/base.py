@@ -83,6 +83,11 @@ class Act(NamedTuple):
     needs_approval: Callable[[Call, Argument], bool] | None = None
 
 
+def always(_call: Call, _argument: Argument) -> bool:
+    """Of acts that take several governors whatever their argument."""
+    return True
+
+
 def ok(detail: Detail) -> Outcome:
     return Outcome(True, OK, detail)
 

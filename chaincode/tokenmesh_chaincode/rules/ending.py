@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from tokenmesh_chaincode.documents import is_name
 from tokenmesh_chaincode.limits import EXPIRE_ITEMS_MAX, FORGET_ITEMS_MAX, RECORD_KEEP_S
-from tokenmesh_chaincode.rules.arguments import is_allowance_id, is_id, is_wallet_name, list_of, tuple_of
+from tokenmesh_chaincode.rules.arguments import is_allowance_id, is_id, list_of, tuple_of
 from tokenmesh_chaincode.rules.base import Act, Argument, Call, Detail, credit, end_of
 from tokenmesh_chaincode.state import Value
 
@@ -117,7 +118,7 @@ def _forget(call: Call, argument: Argument) -> Detail:
     return {"forgotten": len(dropped), "kept": asked - len(dropped)}
 
 
-_HOLDS: Final = tuple_of(is_wallet_name, is_id)
+_HOLDS: Final = tuple_of(is_name, is_id)
 
 ACTS: Final = {
     "expire": Act(

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from tokenmesh_chaincode.documents import is_name
 from tokenmesh_chaincode.limits import TOKENS_MAX, VOID_ITEMS_MAX
 from tokenmesh_chaincode.rules.arguments import (
     is_allowance_id,
     is_id,
     is_time,
     is_tokens,
-    is_wallet_name,
     list_of,
     tuple_of,
 )
@@ -158,11 +158,11 @@ def _close(call: Call, argument: Argument) -> Detail:
     return {"settle_by": end_of(allowance) + allowance["grace_s"]}
 
 
-_TERMS: Final = {"payee": is_wallet_name, "tokens": is_tokens, "exp": is_time}
+_TERMS: Final = {"payee": is_name, "tokens": is_tokens, "exp": is_time}
 
 ACTS: Final = {
     "hold": Act(_hold, {"id": is_id, **_TERMS}),
-    "void": Act(_void, {"holds": list_of(tuple_of(is_wallet_name, is_id), VOID_ITEMS_MAX)}, when_frozen=True),
+    "void": Act(_void, {"holds": list_of(tuple_of(is_name, is_id), VOID_ITEMS_MAX)}, when_frozen=True),
     "open": Act(_open, {"id": is_allowance_id, **_TERMS}),
     "refill": Act(_refill, {"id": is_allowance_id, "tokens": is_tokens}),
     "close": Act(_close, {"id": is_allowance_id}, when_frozen=True),

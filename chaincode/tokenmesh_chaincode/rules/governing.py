@@ -12,7 +12,7 @@ from typing import Final
 
 from tokenmesh_chaincode.limits import PROPOSAL_TTL_S
 from tokenmesh_chaincode.rules.arguments import check_argument, is_act, is_id, is_object
-from tokenmesh_chaincode.rules.base import Act, Argument, Call, Detail, Refusal, is_frozen
+from tokenmesh_chaincode.rules.base import Act, Argument, Call, Detail, Refusal, always, is_frozen
 from tokenmesh_chaincode.rules.policy import PolicyError, check_policy
 from tokenmesh_chaincode.state import Overlay, Value
 
@@ -32,12 +32,8 @@ def _set_policy(call: Call, argument: Argument) -> Detail:
     return {"version": version}
 
 
-def _always(_call: Call, _argument: Argument) -> bool:
-    return True
-
-
 POLICY_ACTS: Final = {
-    "set_policy": Act(_set_policy, {"policy": is_object}, governors_only=True, needs_approval=_always),
+    "set_policy": Act(_set_policy, {"policy": is_object}, governors_only=True, needs_approval=always),
 }
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from tokenmesh_chaincode.documents import is_name
 from tokenmesh_chaincode.limits import SWEEP_ITEMS_MAX
-from tokenmesh_chaincode.rules.arguments import is_credit_id, is_tokens, is_wallet_name, list_of
+from tokenmesh_chaincode.rules.arguments import is_credit_id, is_tokens, list_of
 from tokenmesh_chaincode.rules.base import (
     Act,
     Argument,
     Call,
     Detail,
     Refusal,
+    always,
     credit,
     earn,
     issue,
@@ -70,15 +72,11 @@ def _sweep(call: Call, argument: Argument) -> Detail:
     return detail
 
 
-def _always(_call: Call, _argument: Argument) -> bool:
-    return True
-
-
 _AMOUNT: Final[dict[str, Any]] = {"tokens": is_tokens}
-_TO: Final[dict[str, Any]] = {"to": is_wallet_name, "tokens": is_tokens}
+_TO: Final[dict[str, Any]] = {"to": is_name, "tokens": is_tokens}
 
 ACTS: Final = {
-    "mint": Act(_mint, _AMOUNT, governors_only=True, needs_approval=_always),
+    "mint": Act(_mint, _AMOUNT, governors_only=True, needs_approval=always),
     "burn": Act(_burn, _AMOUNT),
     "grant": Act(_grant, _TO, governors_only=True),
     "transfer": Act(_transfer, _TO),

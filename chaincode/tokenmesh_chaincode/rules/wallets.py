@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 from tokenmesh_chaincode.certificates import CertificateError, CertificateInfo, check_certificate
+from tokenmesh_chaincode.documents import is_name
 from tokenmesh_chaincode.limits import CERTIFICATES_MAX, GOVERNORS_MAX
-from tokenmesh_chaincode.rules.arguments import is_pem, is_role, is_url, is_wallet_name
-from tokenmesh_chaincode.rules.base import Act, Argument, Call, Detail, Refusal, is_frozen, wallet_of
+from tokenmesh_chaincode.rules.arguments import is_pem, is_role, is_url
+from tokenmesh_chaincode.rules.base import Act, Argument, Call, Detail, Refusal, always, is_frozen, wallet_of
 from tokenmesh_chaincode.state import Value
 
 
@@ -111,22 +112,18 @@ def _takes_wallet(call: Call, argument: Argument) -> bool:
     return bool(argument["name"] != call.name and call.wallet["role"] == "governor")
 
 
-def _always(_call: Call, _argument: Argument) -> bool:
-    return True
-
-
-_NAME: Final[dict[str, Any]] = {"name": is_wallet_name}
+_NAME: Final[dict[str, Any]] = {"name": is_name}
 
 ACTS: Final = {
     "register": Act(
         _register,
-        {"name": is_wallet_name, "cert": is_pem, "role": is_role, "url": is_url},
+        {"name": is_name, "cert": is_pem, "role": is_role, "url": is_url},
         optional=frozenset({"url"}),
         governors_only=True,
         needs_approval=_makes_governor,
     ),
-    "update": Act(_update, {"name": is_wallet_name, "url": is_url}),
-    "rotate": Act(_rotate, {"name": is_wallet_name, "cert": is_pem}, needs_approval=_takes_wallet),
+    "update": Act(_update, {"name": is_name, "url": is_url}),
+    "rotate": Act(_rotate, {"name": is_name, "cert": is_pem}, needs_approval=_takes_wallet),
     "freeze": Act(_freeze, _NAME, governors_only=True),
-    "unfreeze": Act(_unfreeze, _NAME, governors_only=True, needs_approval=_always),
+    "unfreeze": Act(_unfreeze, _NAME, governors_only=True, needs_approval=always),
 }
