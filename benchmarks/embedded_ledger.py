@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tokenmesh.identity import CertificateAuthority
 from tokenmesh.keyfiles import Identity
@@ -31,7 +31,7 @@ CALLERS = 64
 SETTLEMENT = 1_000
 SUPPLY = 10**9
 TTL_S = 300
-SYNCHRONOUS = "FULL"
+SYNCHRONOUS: Final = "FULL"
 FSYNCS = 200
 
 
@@ -64,7 +64,9 @@ class Bench:
         operations.append(self.operation(self.governance, "grant", {"to": "payer", "tokens": SUPPLY}))
         results = ledger.submit(operations).result()
         credit = results[-1].outcome.detail["credit"]
-        _check(*results, *ledger.submit([self.operation(self.payer, "sweep", {"credits": [credit]})]).result())
+        _check(
+            *results, *ledger.submit([self.operation(self.payer, "sweep", {"credits": [credit]})]).result()
+        )
 
     def operation(self, signer: Identity, act: str, arg: Mapping[str, Any]) -> str:
         now = int(time.time())
