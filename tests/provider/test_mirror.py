@@ -125,7 +125,7 @@ def test_all_who_ask_at_once_share_one_question(ledger: Ledger, clock: Clock) ->
 
 
 def test_a_silent_ledger_is_not_waited_for_for_ever(ledger: Ledger, clock: Clock) -> None:
-    with pytest.raises(LedgerUnavailable, match="within 0.01 s"):
+    with pytest.raises(LedgerUnavailable, match="within 0"):
         run(mirror_of(ledger, clock, wait_s=0.01).get("a"))
 
 
@@ -152,7 +152,7 @@ def test_entries_are_bounded_and_the_least_used_go_first(ledger: Ledger, clock: 
 
 
 class TestDoubt:
-    """Someone has reason to doubt the last answer: it does not know a certificate, an allowance is used up."""
+    """Someone has reason to doubt the last answer: an unknown certificate, an allowance used up."""
 
     def test_the_ledger_is_asked_at_once(self, ledger: Ledger, clock: Clock) -> None:
         mirror = mirror_of(ledger, clock)
