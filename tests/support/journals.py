@@ -22,7 +22,7 @@ from tokenmesh.journal.sqlite import SqliteJournal
 from tokenmesh_chaincode.documents import digest
 
 START = 1_800_000_000.0
-ANSWER_S = 30.0
+ANSWER_S = 60.0
 BODY = digest(b"")
 RESPONSE = StoredResponse(
     200, [("Content-Type", "text/plain"), ("Set-Cookie", "a=b; c"), ("X", "")], b"hi", "d"
