@@ -126,9 +126,7 @@ def _with_key(options: dict[str, Any], key: str | None) -> dict[str, Any]:
 def _note(request: httpx.Request, *, stream: bool) -> None:
     """Tell the transport what it cannot see: how the response will be read, and what the request was before
     any redirect."""
-    extensions = {**request.extensions, STREAMED: stream}
-    extensions.setdefault(FIRST, (request.method, str(request.url)))
-    request.extensions = extensions
+    request.extensions = {FIRST: (request.method, request.url), **request.extensions, STREAMED: stream}
 
 
 class BoundClient(_Client):

@@ -95,7 +95,7 @@ class PayingAuth(_Auth):
         return self.url is None or belongs(str(request.url), self.url)
 
     def _begin(self, request: httpx.Request) -> tuple[Exchange, Steps[InResponse]]:
-        exchange, link = Exchange(self.link, request), self.link
+        exchange, link = Exchange(self.link, request, str(request.url)), self.link
         base = self.url or str(request.url.copy_with(raw_path=b"/")).rstrip("/")
         options = link.options._replace(url=base)
         return exchange, link.consumer.call(link.service, exchange.out(), options, follow_up=False)

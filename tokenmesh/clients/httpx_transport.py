@@ -78,25 +78,27 @@ class Link:
 class Exchange:
     """One call's requests and responses, for the sync and the async transport alike."""
 
-    def __init__(self, link: Link, request: httpx.Request) -> None:
+    def __init__(self, link: Link, request: httpx.Request, url: str) -> None:
         self.link = link
         self.request = request
+        self.url = url
         self.streamed = bool(request.extensions.get(STREAMED))
         self.open: httpx.Response | None = None
         """The last response, if it is still to be read; closed before the next request goes out."""
 
     def out(self) -> OutRequest:
         """The request in the consumer's terms."""
-        request = self.request
-        method, url = request.method, str(request.url)
+        request, key = self.request, None
         try:
             body: bytes | None = request.content
         except self.link.library.RequestNotRead:
             body = None
-        key = request.extensions.get(KEY) or request.headers.get(IDEMPOTENCY_HEADER)
-        if key is not None:
-            key = key_of(str(key), request.extensions.get(FIRST), method, url)
-        return OutRequest(method, url, request.url.raw_path.decode("ascii"), body, key)
+        given = request.extensions.get(KEY) or request.headers.get(IDEMPOTENCY_HEADER)
+        if given is not None:
+            first = request.extensions.get(FIRST)
+            began = None if first is None else (first[0], str(first[1]))
+            key = key_of(str(given), began, request.method, self.url)
+        return OutRequest(request.method, self.url, request.url.raw_path.decode("ascii"), body, key)
 
     def native(self, effect: Send | Ask) -> httpx.Request:
         """The library's request for an effect."""
@@ -150,10 +152,10 @@ class PayingTransport(_SyncTransport):
     inner: httpx.BaseTransport
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        link = self.link
-        if not belongs(str(request.url), link.options.url):
+        link, url = self.link, str(request.url)
+        if not belongs(url, link.options.url):
             return self.inner.handle_request(request)
-        exchange = Exchange(link, request)
+        exchange = Exchange(link, request, url)
         call = link.consumer.call(link.service, exchange.out(), link.options)
         try:
             answer = drive(call, lambda effect: self._send(exchange, effect), request.read)
@@ -238,10 +240,10 @@ class AsyncPayingTransport(_AsyncTransport):
     inner: httpx.AsyncBaseTransport
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        link = self.link
-        if not belongs(str(request.url), link.options.url):
+        link, url = self.link, str(request.url)
+        if not belongs(url, link.options.url):
             return await self.inner.handle_async_request(request)
-        exchange = Exchange(link, request)
+        exchange = Exchange(link, request, url)
         call = link.consumer.call(link.service, exchange.out(), link.options)
         try:
             answer = await adrive(call, lambda effect: self._send(exchange, effect), request.aread)

@@ -104,7 +104,9 @@ class Answers:
             if ticket is not None:  # counted as spent, to be safe
                 self._treasury.charged(ticket, ticket.tokens, None)
             raise
-        response = response._replace(info=call.info(receipt, text))
+        response = InResponse(
+            response.status, response.headers, response.body, response.native, call.info(receipt, text)
+        )
         jti = call.jti
         call.concluded(receipt)
         if response.body is None:

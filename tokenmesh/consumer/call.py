@@ -192,7 +192,7 @@ class Call:
                     self.service, tokens, max(0.0, self.shelf.skew_s)
                 )
         ticket = self.ticket
-        policy = yield from consumer.treasury.policy()
+        policy = consumer.treasury.fresh_policy() or (yield from consumer.treasury.policy())
         now = int(consumer.clock() + self.shelf.skew_s)
         exp = min(now + int(consumer.treasury.contract_ttl_s(policy)), ticket.exp)
         if exp <= now:

@@ -49,7 +49,9 @@ class Digests:
         self._raw = hashlib.sha256()
         self._decoded = None
         self._inflate = None
-        codings = [name.strip().lower() for name in (coding or "").split(",")]
+        if not coding:
+            return
+        codings = [name.strip().lower() for name in coding.split(",")]
         codings = [name for name in codings if name not in ("", "identity")]
         if codings in (["gzip"], ["x-gzip"], ["deflate"]):
             self._decoded = hashlib.sha256()
@@ -73,8 +75,13 @@ class Digests:
 
     def match(self, digest: str) -> bool:
         """Whether ``digest`` (RFC 9530's form) is one of these."""
-        hashes = (self._raw,) if self._decoded is None else (self._raw, self._decoded)
-        return any(f"sha-256=:{b64encode(each.digest()).decode()}:" == digest for each in hashes)
+        return _named(self._raw.digest()) == digest or (
+            self._decoded is not None and _named(self._decoded.digest()) == digest
+        )
+
+
+def _named(digest: bytes) -> str:
+    return f"sha-256=:{b64encode(digest).decode()}:"
 
 
 def digests_of(body: bytes, coding: str | None) -> Digests:
@@ -123,15 +130,13 @@ class ReceiptChecker:
         except DocumentError as error:
             _invalid(expected, f"it cannot be read ({error})", error)
         receipt = signed.body
-        for said, true, what in (
-            (signed.header.kid, expected.service, "signer"),
-            (receipt.iss, expected.service, "payee"),
-            (receipt.aud, self._payer, "payer"),
-            (receipt.jti, expected.jti, "contract"),
-            (receipt.dom, self._ledger.domain, "ledger"),
-        ):
-            if said != true:
-                _invalid(expected, f"its {what} is {said}, and should be {true}")
+        service = expected.service
+        parties = (signed.header.kid, receipt.iss, receipt.aud, receipt.jti, receipt.dom)
+        true = (service, service, self._payer, expected.jti, self._ledger.domain)
+        if parties != true:
+            _invalid(
+                expected, f"signer, payee, payer, contract and ledger are {parties}, and should be {true}"
+            )
         if receipt.tok > expected.tokens:
             _invalid(expected, f"it charges {receipt.tok} tokens; the contract allows {expected.tokens}")
         if receipt.out == "void" and receipt.tok:

@@ -196,8 +196,13 @@ class Account:
         """Whether it is time to set more aside: for what is left, or for how long it will do."""
         if now < self.quiet_until:
             return False
-        left = sum(each.left for each in self.allowances if each.exp >= until)
-        return left < tokens or left < self._enlarged_by * refill_at
+        enough = max(tokens, self._enlarged_by * refill_at)
+        for allowance in reversed(self.allowances):  # the one that was opened last has most
+            if allowance.exp >= until:
+                enough -= allowance.left
+                if enough <= 0:
+                    return False
+        return True
 
     def wanted(self, usual: int, now: float) -> int:
         """How much more to set aside, if ``usual`` is what one allowance should have."""

@@ -77,7 +77,7 @@ class Treasury:
         ``ahead_s``: by how much the payee's clock is ahead of ours. Raises :class:`NotSpent`:
         ``InsufficientFunds``, ``NotFunded`` or ``NotFundedYet``.
         """
-        policy = yield from self.policy()
+        policy = self.fresh_policy() or (yield from self.policy())
         life = min(self._life(policy) + ahead_s, self._allowance_ttl(policy) * USABLE_PART)
         for _ in range(TURNS_MAX):
             now = self._clock()
@@ -181,13 +181,20 @@ class Treasury:
 
     # The policy, which consumers ask for too
 
+    def fresh_policy(self) -> dict[str, Any] | None:
+        """The ledger's policy, if it was read a short while ago."""
+        cached = self._policy
+        if cached is not None and self._clock() - cached[0] < self._settings.policy_cache_s:
+            return cached[1]
+        return None
+
     def policy(self) -> Steps[dict[str, Any]]:
         """The ledger's policy. If the ledger cannot be asked, the last one known will do: the rules hold
         everything against the true one anyway."""
-        cached = self._policy
-        now = self._clock()
-        if cached is not None and now - cached[0] < self._settings.policy_cache_s:
-            return cached[1]
+        fresh = self.fresh_policy()
+        if fresh is not None:
+            return fresh
+        cached, now = self._policy, self._clock()
         try:
             policy: dict[str, Any] = yield from wait(self._ledger.policy())
         except LedgerError as error:
