@@ -39,7 +39,8 @@ class Mesh:
     ``TOKENMESH_JOURNAL``. Every other setting of :class:`tokenmesh.config.Settings` can be given by its name.
 
     Raises :class:`ConfigError` for settings that cannot be right. The parts open when they are first used,
-    and raise what is wrong with them then: :class:`IdentityError`, :class:`LedgerError`, :class:`JournalError`.
+    and say what is wrong with them then: :class:`IdentityError`, :class:`LedgerError`,
+    :class:`JournalError`.
     """
 
     def __init__(

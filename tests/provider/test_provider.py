@@ -84,6 +84,20 @@ class TestCertificates:
         assert refused(payee.provider, payee.sign(contract(payee))) == "wallet_frozen"
 
 
+class TestFunds:
+    """What pays, until when."""
+
+    @pytest.mark.parametrize("via", ["allowance", "hold"])
+    def test_the_grace_is_that_of_the_day_the_tokens_were_set_aside(self, payee: Payee, via: str) -> None:
+        """Governance raises the grace later: older funds do not get it, so nothing is taken on it."""
+        claims = {"jti": payee.hold(5), "via": "hold"} if via == "hold" else {}
+        text = payee.sign(contract(payee, **claims))
+        policy = payee.domain.ledger.policy().result(30)
+        payee.domain.do("governance", "set_policy", {"policy": {**policy, "grace_s": 100_000}})
+        call = take(payee.provider, text)
+        assert call.settle_by < payee.clock() + 3_600 + 300
+
+
 class TestEnds:
     """Fulfilled, void, and what is known of them afterwards."""
 
@@ -127,6 +141,8 @@ class TestEnds:
         take(payee.new_provider(payee.domain.ledger, other), payee.sign(body))
         assert refused(payee.provider, payee.sign(body)) == "in_progress"
         other.close()  # gives up its lease, as one that was killed loses it
+        # Nobody has decided yet how it ends, so there is no receipt to be had.
+        assert run(payee.provider.receipt(PAYER, body.jti)).status == 409
         with pytest.raises(Answered) as caught:
             take(payee.provider, payee.sign(body))
         problem = caught.value.problem  # type: ignore[attr-defined]

@@ -76,13 +76,18 @@ class Credit(NamedTuple):
 
 
 class Hold(NamedTuple):
-    """Tokens of one contract set aside; ``charged`` once it is captured."""
+    """Tokens of one contract set aside; ``charged`` once it is captured.
+
+    It can be settled until ``grace_s`` seconds after ``exp``, whatever policy says by then.
+    """
 
     payer: str
     id: str
     payee: str
     tokens: int
+    opened_at: int
     exp: int
+    grace_s: int
     state: Literal["open", "captured", "void", "expired"]
     charged: int
 
@@ -90,6 +95,7 @@ class Hold(NamedTuple):
 class Allowance(NamedTuple):
     """Tokens set aside for many contracts, merged with what the payee has settled of it.
 
+    It can be settled until ``grace_s`` seconds after ``exp`` or ``closed_at``, whatever policy says by then.
     ``lanes`` gives for each lane the ranges ``(first, last)`` of ``seq`` that are used.
     """
 
@@ -99,6 +105,7 @@ class Allowance(NamedTuple):
     tokens: int
     opened_at: int
     exp: int
+    grace_s: int
     closed_at: int | None
     ended: bool
     spent: int

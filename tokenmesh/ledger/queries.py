@@ -93,7 +93,9 @@ class Questions:
             hold_id,
             value["payee"],
             value["tokens"],
+            value["opened_at"],
             value["exp"],
+            value["grace_s"],
             value["state"],
             value["charged"],
         )
@@ -281,6 +283,7 @@ def _allowance(allowance_id: str, value: dict[str, Any], spent: dict[str, Any] |
         value["tokens"],
         value["opened_at"],
         value["exp"],
+        value["grace_s"],
         value["closed_at"],
         value["ended"],
         spent["tokens"],

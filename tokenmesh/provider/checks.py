@@ -100,7 +100,7 @@ def _margin_s(grace_s: float) -> float:
 
 
 def funds_of_allowance(
-    contract: Contract, allowance: Allowance | None, policy: Mapping[str, Any], now: float, believed_s: float
+    contract: Contract, allowance: Allowance | None, now: float, believed_s: float
 ) -> Funds | Fault:
     """What the allowance named in ``via`` has set aside for this payee.
 
@@ -117,18 +117,15 @@ def funds_of_allowance(
         return Fault("allowance_ended", f"The allowance {allowance.id} ends before the contract expires.")
     if contract.iat < allowance.opened_at - RECORD_KEEP_S:
         return Fault("allowance_ended", f"The allowance {allowance.id} was opened long after the contract.")
-    grace_s = policy["grace_s"]
     # A payer that closes early starts the grace at once, and may have done so since the ledger was asked.
     closes = min(end, now - believed_s) if allowance.closed_at is None else end
-    settle_by = closes + grace_s - _margin_s(grace_s)
+    settle_by = closes + allowance.grace_s - _margin_s(allowance.grace_s)
     if now >= settle_by:
         return Fault("allowance_ended", f"The allowance {allowance.id} cannot be settled in time any more.")
     return Funds(allowance.tokens, settle_by)
 
 
-def funds_of_hold(
-    contract: Contract, hold: Hold | None, policy: Mapping[str, Any], now: float
-) -> Funds | Fault:
+def funds_of_hold(contract: Contract, hold: Hold | None, now: float) -> Funds | Fault:
     """What the hold of this very contract has set aside for this payee."""
     if hold is None or hold.payee != contract.aud:
         return Fault("hold_unknown", f"{contract.iss} has no hold {contract.jti} for {contract.aud}.")
@@ -136,11 +133,13 @@ def funds_of_hold(
         return Fault("hold_ended", f"The hold {hold.id} is {hold.state}.")
     if contract.exp > hold.exp:
         return Fault("hold_ended", f"The hold {hold.id} ends before the contract expires.")
+    if contract.iat < hold.opened_at - RECORD_KEEP_S:
+        return Fault("hold_ended", f"The hold {hold.id} was placed long after the contract was made.")
     if hold.tokens < contract.tok:
         return Fault(
             "hold_ended", f"The hold {hold.id} has {hold.tokens} tokens, the contract says {contract.tok}."
         )
-    settle_by = hold.exp + policy["grace_s"] - _margin_s(policy["grace_s"])
+    settle_by = hold.exp + hold.grace_s - _margin_s(hold.grace_s)
     if now >= settle_by:
         return Fault("hold_ended", f"The hold {hold.id} cannot be settled in time any more.")
     return Funds(hold.tokens, settle_by)

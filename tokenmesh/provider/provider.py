@@ -112,7 +112,8 @@ class Provider:
             return _unkept(error, jti).answer
         if known is None:
             return Problem("receipt_unknown", f"{payer} has no contract {jti} here.", jti).answer()
-        if known.state == "open":
+        if known.state in ("open", "abandoned"):
+            # Abandoned is not ended yet: its owner may wake, or a retry take it over.
             return Problem("in_progress", "There is a receipt once it has ended.", jti).answer()
         text = self._receipts.again(payer, jti, known, self._clock()).encode("ascii")
         headers = [("Content-Type", "application/jose"), ("Content-Length", str(len(text)))]

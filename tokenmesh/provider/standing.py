@@ -103,14 +103,14 @@ class Standing:
             hold = yield from within(
                 self._ledger.hold(contract.iss, contract.jti), self._settings.ledger_wait_s
             )
-            return checks.funds_of_hold(contract, hold, policy, self._clock())
+            return checks.funds_of_hold(contract, hold, self._clock())
         allowances = self._allowances
         allowance = MISSING if doubted else allowances.at_hand(contract.via)
         if allowance is MISSING:
             allowance = yield from (allowances.again if doubted else allowances.get)(contract.via)
         if allowance is None and not doubted:
             allowance = yield from allowances.again(contract.via)
-        return checks.funds_of_allowance(contract, allowance, policy, now, allowances.believe_s)
+        return checks.funds_of_allowance(contract, allowance, now, allowances.believe_s)
 
     def _read_policy(self, policy: dict[str, Any]) -> dict[str, Any]:
         longest = self._settings.wallet_cache_s
