@@ -21,7 +21,8 @@ from tokenmesh.errors import (
 )
 from tokenmesh.ledger.base import Ledger
 from tokenmesh.steps import run
-from tokenmesh.treasury import Ticket, Treasury
+from tokenmesh.treasury import Ticket, Treasury, allowances
+from tokenmesh.treasury import treasury as treasury_module
 from tokenmesh_chaincode.documents import parse_operation
 
 
@@ -528,6 +529,84 @@ def test_a_payee_behind_the_ledger_is_worth_asking_again(treasury: Treasury) -> 
 
 
 # Bounds and upkeep
+
+
+def test_numbers_given_back_are_kept_up_to_a_limit(
+    treasury: Treasury, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those beyond it are gaps; too many gaps, and the next allowance is opened instead of a refill."""
+    monkeypatch.setattr(allowances, "FREE_MAX", 2)
+    monkeypatch.setattr(allowances, "GAPS_MAX", 3)
+    tickets = [take(treasury) for _ in range(10)]
+    for ticket in tickets:
+        treasury.returned(ticket, reusable=True)
+    (allowance,) = treasury._accounts[PAYEE].allowances
+    assert (len(allowance.free), allowance.gaps) == (2, 8)
+    via = {take(treasury).via for _ in range(60) if not landed(treasury)}
+    landed(treasury)
+    via |= {take(treasury, 400).via}
+    assert len(via) == 2
+
+
+def test_contracts_without_an_answer_are_remembered_up_to_a_limit(
+    treasury: Treasury, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    """The tokens of the oldest then count as spent, as far as the receipts do not say otherwise."""
+    monkeypatch.setattr(allowances, "UNKNOWN_MAX", 3)
+    for _ in range(5):
+        treasury.lost(take(treasury), clock() + 60)
+    (allowance,) = treasury._accounts[PAYEE].allowances
+    assert len(allowance.unknown) == 3
+    assert left(treasury) == 475
+
+
+def test_open_allowances_are_taken_up_up_to_a_limit(
+    market: Market, ledger: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those with most left; none whose lanes are used up, or that is closed or nearly over."""
+    monkeypatch.setattr(allowances, "TAKEN_UP_MAX", 2)
+    for n, tokens in enumerate((10, 40, 30, 20)):
+        exp = market.domain.now + 3_000
+        market.domain.do(PAYER, "open", {"id": f"a{n}", "payee": PAYEE, "tokens": tokens, "exp": exp})
+    market.domain.do(
+        PAYER, "open", {"id": "over", "payee": PAYEE, "tokens": 99, "exp": market.domain.now + 9}
+    )
+    market.domain.do(PAYER, "open", {"id": "closed", "payee": PAYEE, "tokens": 99, "exp": exp})
+    market.domain.do(PAYER, "close", {"id": "closed"})
+    treasury = new(market, ledger)
+    take(treasury)
+    assert {each.id for each in treasury._accounts[PAYEE].allowances} >= {"a1", "a2"}
+    assert not {each.id for each in treasury._accounts[PAYEE].allowances} & {"a0", "a3", "over", "closed"}
+
+
+def test_a_call_that_others_always_overtake_gives_up(
+    treasury: Treasury, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After so many turns, with advice; nothing is left waiting."""
+    monkeypatch.setattr(treasury_module, "TURNS_MAX", 3)
+    enlarge = treasury._enlarge
+
+    def overtaken(account: Any, *args: Any, **options: Any) -> Any:
+        shortage = yield from enlarge(account, *args, **options)
+        for allowance in account.allowances:
+            allowance.left = 0
+        return shortage
+
+    monkeypatch.setattr(treasury, "_enlarge", overtaken)
+    with pytest.raises(NotFundedYet, match="allowance_calls"):
+        take(treasury)
+    assert treasury._accounts[PAYEE].waiting == 0
+
+
+def test_a_search_for_funds_ends(market: Market, ledger: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After so many sweeps, however many credits there are."""
+    monkeypatch.setattr(treasury_module, "SWEEPS_MAX", 2)
+    market.domain.do(PAYER, "transfer", {"to": "other", "tokens": 10_000})
+    for _ in range(20):
+        market.domain.do("governance", "grant", {"to": PAYER, "tokens": 1})
+    with pytest.raises(InsufficientFunds):
+        take(new(market, ledger, sweep_batch_max=2), 15)
+    assert ledger.acts.count("sweep") == 4
 
 
 def test_payees_are_bounded(market: Market, ledger: Watched) -> None:

@@ -263,12 +263,12 @@ class Answers:
 
     def _reprice(self, call: Call, problem: dict[str, Any]) -> None:
         """Take the offers of a 402 for true: for this call, and if the price is a fixed one, for all."""
+        call.repriced += 1
         try:
             offers = read_offers(problem.get("offers"))
         except ValueError:
             return
         shelf, old = call.shelf, call.offer
-        call.repriced += 1
         if offers:
             call.offer = Offers(offers).match(call.request.method, call.path) or offers[0]
         if old is not None and old.tokens is not None and shelf.offers is not None:

@@ -40,7 +40,7 @@ class Offers:
             if "{" in offer.path:
                 patterns.append((_rank(offer.path), offer.method, _compile(offer.path), offer))
             else:
-                self._literal[offer.method, target(offer.path)] = offer
+                self._literal[offer.method, _literal(offer.path)] = offer
         # A literal segment beats a parameter, from the left; a parameter beats the rest of the path.
         patterns.sort(key=lambda pattern: pattern[0])
         self._patterns = patterns
@@ -87,7 +87,8 @@ def _compile(path: str) -> re.Pattern[str]:
 
 
 def _literal(text: str) -> str:
-    return target(text) if text else ""
+    """A part of a template as it stands in a canonical path."""
+    return target(text.encode("utf-8", "surrogatepass")) if text else ""
 
 
 def read_offers(data: Any) -> list[Offer]:
