@@ -18,7 +18,7 @@ from support.ledgers import GOVERNANCE, Domain, make_ledger, now_of
 from support.wallets import Clock, Wallets
 from tokenmesh.config import Settings
 from tokenmesh.errors import ConfigError, LedgerBusy, LedgerError, LedgerUnavailable
-from tokenmesh.ledger import open_ledger
+from tokenmesh.ledger import open_ledger, store
 from tokenmesh.ledger.embedded import EmbeddedLedger
 from tokenmesh.ledger.verify import verify_ledger
 from tokenmesh_chaincode.rules import default_policy
@@ -334,9 +334,10 @@ def test_a_transaction_is_on_the_disk_before_it_is_answered(domain):
 # --- the file under our feet ----------------------------------------------------------------------------
 
 
-def test_a_ledger_that_is_gone_or_replaced_is_not_used(domain, tmp_path):
+def test_a_ledger_that_is_gone_or_replaced_is_not_used(domain, tmp_path, monkeypatch):
     """Removed: unavailable, though SQLite would go on writing to what nobody finds. Another ledger in its
     place: unavailable, for nothing may be mixed up."""
+    monkeypatch.setattr(store, "LOOK_INTERVAL_S", 0)
     path = domain.ledger.path
     domain.submit(transfer(domain))
     for file in path.parent.glob("ledger.db*"):

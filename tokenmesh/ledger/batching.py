@@ -206,8 +206,11 @@ class Batcher(Generic[P]):
     Two threads: one calls ``prepare`` on operations as they come, the other ``write`` on all that is
     prepared; so a batch is prepared while the one before is on its way. Both get several operations and
     give as many results in the same order. ``write`` raises ``LedgerUnavailable`` if certainly nothing
-    happened and ``LedgerOutcomeUnknown`` if that is not known. A submission stays whole: its operations are
-    in one batch.
+    happened and ``LedgerOutcomeUnknown`` if that is not known. What ``prepare_now`` takes on (it gives None
+    for what would take long) is prepared in the caller's thread.
+
+    A submission stays whole: its operations are in one batch. Submissions are independent: a short one may
+    be written before a long one that came earlier.
     """
 
     def __init__(
@@ -215,11 +218,13 @@ class Batcher(Generic[P]):
         prepare: Callable[[list[str]], list[P]],
         write: Callable[[list[P]], list[Result]],
         *,
+        prepare_now: Callable[[Sequence[str]], list[P] | None] | None = None,
         batch_max: int = BATCH_MAX,
         batch_bytes_max: int = BATCH_BYTES_MAX,
         queue_max: int = QUEUE_MAX,
     ) -> None:
         self._prepare = prepare
+        self._prepare_now = prepare_now
         self._write = write
         self._batch_max = batch_max
         self._batch_bytes_max = batch_bytes_max
@@ -254,7 +259,11 @@ class Batcher(Generic[P]):
         else:
             job = Job(operations, future, size, length)
             if self._room.admit(job):
-                self._preparer.put(job)
+                prepared = self._prepare_now(operations) if self._prepare_now else None
+                if prepared is None:
+                    self._preparer.put(job)
+                else:
+                    self._writer.put(Job(prepared, future, size, length))
         return future
 
     def _do_prepare(self, batch: list[Job[Sequence[str]]]) -> None:

@@ -26,23 +26,42 @@ from tokenmesh_chaincode.rules import Outcome
 
 _HASH = hashlib.sha256
 
-_PUT_STATE = """
-    INSERT INTO state (key, value, payer, due, n)
-    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
-        json_extract(value, '$[3]'), :n
-    FROM json_each(:rows) WHERE true
-    ON CONFLICT (key) DO UPDATE
-    SET value = excluded.value, payer = excluded.payer, due = excluded.due, n = excluded.n
-"""
-
-_PUT_OPERATIONS = """
-    INSERT INTO operations (at, issuer, id, act, outcome, document)
-    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
-        json_extract(value, '$[3]'), json_extract(value, '$[4]'), CAST(json_extract(value, '$[5]') AS BLOB)
-    FROM json_each(?)
-"""
 DOCUMENT_BOUND_BYTES_MIN = 65_536
 """Longer documents are handed to SQLite as they are, not within JSON."""
+
+# A transaction is written by a single statement, an insert into this view: with each statement Python lets
+# its other threads go first, and among many callers that costs more than the statement itself.
+_WRITTEN = (
+    """
+    CREATE TEMP VIEW written AS SELECT 0 AS n, '' AS id, 0 AS time_ms, '' AS signer, '' AS x5t,
+        x'' AS signature, '' AS operations, '' AS contracts, '' AS parties, '' AS put, '' AS deleted
+    """,
+    """
+    CREATE TEMP TRIGGER write_transaction INSTEAD OF INSERT ON written BEGIN
+        INSERT INTO transactions (n, id, time_ms, signer, x5t, signature)
+            SELECT NEW.n, NEW.id, NEW.time_ms, NEW.signer, NEW.x5t, NEW.signature WHERE NEW.id IS NOT NULL;
+        INSERT INTO operations (at, issuer, id, act, outcome, document)
+            SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+                json_extract(value, '$[3]'), json_extract(value, '$[4]'),
+                CAST(json_extract(value, '$[5]') AS BLOB)
+            FROM json_each(NEW.operations);
+        INSERT INTO contracts (jti, at)
+            SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(NEW.contracts);
+        INSERT INTO parties (wallet, n) SELECT value, NEW.n FROM json_each(NEW.parties);
+        INSERT INTO state (key, value, payer, due, n)
+            SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+                json_extract(value, '$[3]'), NEW.n
+            FROM json_each(NEW.put) WHERE true
+            ON CONFLICT (key) DO UPDATE
+            SET value = excluded.value, payer = excluded.payer, due = excluded.due, n = excluded.n;
+        DELETE FROM state WHERE key IN (SELECT value FROM json_each(NEW.deleted));
+    END
+    """,
+)
+_WRITE = (
+    "INSERT INTO written (n, id, time_ms, signer, x5t, signature, operations, contracts, parties, put, "
+    "deleted) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
 
 
 class Header(NamedTuple):
@@ -116,6 +135,12 @@ def beginning(first: dict[str, Any], domain: str, signer: str) -> Entry:
     return Entry(signer, domain, "genesis", outcome, canonical(first), ())
 
 
+def can_write(connection: sqlite3.Connection) -> None:
+    """Make a connection fit for :func:`append` and :func:`write_effects`; nothing in the file changes."""
+    for statement in _WRITTEN:
+        connection.execute(statement)
+
+
 def append(
     connection: sqlite3.Connection,
     state: StoredState,
@@ -136,58 +161,39 @@ def append(
     body = body_digest((entry.document, entry.outcome) for entry in entries)
     header = Header(dom, n, prev, time_ms, signer.name, x5t, body)
     tx_id, signature = header.tx_id(), signer.sign(header.to_bytes())
-    connection.execute(
-        "INSERT INTO transactions (n, id, time_ms, signer, x5t, signature) VALUES (?, ?, ?, ?, ?, ?)",
-        (n, tx_id, time_ms, signer.name, x5t, signature),
-    )
-    _write_operations(connection, entries, n)
-    write_effects(connection, state, entries, n)
+    rows = [(at, *entry[:5]) for at, entry in enumerate(entries, n << AT_BITS)]
+    if any(len(entry.document) > DOCUMENT_BOUND_BYTES_MIN for entry in entries):
+        connection.executemany(
+            "INSERT INTO operations (at, issuer, id, act, outcome, document) VALUES (?, ?, ?, ?, ?, ?)", rows
+        )
+        rows = []
+    operations = json.dumps([(*row[:5], row[5].decode("ascii")) for row in rows])
+    columns = (n, tx_id, time_ms, signer.name, x5t, signature, operations)
+    connection.execute(_WRITE, (*columns, *_effects(state, entries, n)))
     return tx_id
 
 
 def write_effects(
     connection: sqlite3.Connection, state: StoredState, entries: Sequence[Entry], n: int
 ) -> None:
-    """Write what follows from transaction ``n``: the state, and the rows that make history searchable."""
+    """Write only what follows from transaction ``n``: the state, and what makes history searchable."""
+    connection.execute(_WRITE, (n, None, 0, "", "", b"", "[]", *_effects(state, entries, n)))
+
+
+def _effects(state: StoredState, entries: Sequence[Entry], n: int) -> tuple[str, str, str, str]:
+    """The last four columns of the view ``written``."""
     contracts = [
         (jti, at) for at, entry in enumerate(entries, n << AT_BITS) for jti in sorted(entry.contracts)
     ]
-    # One statement for many rows: SQLite then works without holding up Python's other threads at each row.
-    if contracts:
-        connection.execute(
-            "INSERT INTO contracts (jti, at) SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') "
-            "FROM json_each(?)",
-            (json.dumps(contracts),),
-        )
-    connection.execute(
-        "INSERT INTO parties (wallet, n) SELECT value, ? FROM json_each(?)",
-        (n, json.dumps(sorted(parties(state.writes, state)))),
-    )
-    _write_state(connection, state, n)
-
-
-def _write_operations(connection: sqlite3.Connection, entries: Sequence[Entry], n: int) -> None:
-    rows = [(at, *entry[:5]) for at, entry in enumerate(entries, n << AT_BITS)]
-    if len(rows) == 1 or max(len(entry.document) for entry in entries) > DOCUMENT_BOUND_BYTES_MIN:
-        connection.executemany(
-            "INSERT INTO operations (at, issuer, id, act, outcome, document) VALUES (?, ?, ?, ?, ?, ?)", rows
-        )
-        return
-    texts = [(*row[:5], row[5].decode("ascii")) for row in rows]
-    connection.execute(_PUT_OPERATIONS, (json.dumps(texts),))
-
-
-def _write_state(connection: sqlite3.Connection, state: StoredState, n: int) -> None:
-    put, deleted = [], []
-    for key, value in state.writes.items():
-        if value is None:
-            deleted.append(key)
-        else:
-            put.append((key, text_of(value), *marks(key, value)))
+    put = [
+        (key, text_of(value), *marks(key, value)) for key, value in state.writes.items() if value is not None
+    ]
+    deleted = [key for key, value in state.writes.items() if value is None]
     # Sorted, so that rows that lie side by side are written side by side.
     put.sort()
-    connection.execute(_PUT_STATE, {"n": n, "rows": json.dumps(put)})
-    if deleted:
-        connection.execute(
-            "DELETE FROM state WHERE key IN (SELECT value FROM json_each(?))", (json.dumps(deleted),)
-        )
+    return (
+        json.dumps(contracts),
+        json.dumps(sorted(parties(state.writes, state))),
+        json.dumps(put),
+        json.dumps(deleted),
+    )

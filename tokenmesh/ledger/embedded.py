@@ -34,7 +34,7 @@ from tokenmesh.ledger.base import (
     WalletRecord,
 )
 from tokenmesh.ledger.batching import BATCH_BYTES_MAX, BATCH_MAX, QUEUE_MAX, Batcher, Reader
-from tokenmesh.ledger.chain import append, beginning
+from tokenmesh.ledger.chain import append, beginning, can_write
 from tokenmesh.ledger.queries import Questions
 from tokenmesh.ledger.state import StoredState
 from tokenmesh.ledger.store import (
@@ -107,6 +107,7 @@ class EmbeddedLedger(Ledger):
             self._batcher = Batcher(
                 self._preparer.prepare,
                 self._writer.write,
+                prepare_now=self._preparer.prepare_now,
                 batch_max=batch_max,
                 batch_bytes_max=batch_bytes_max,
                 queue_max=queue_max,
@@ -257,6 +258,7 @@ def _begin(path: Path, first: dict[str, Any], signer: Signer, time_ms: int) -> N
     with contextlib.closing(connect(path, busy_s_max=0)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")  # kept in the file itself
         create_tables(connection)
+        can_write(connection)
         connection.execute("BEGIN IMMEDIATE")
         state = StoredState(connection)
         domain = genesis(

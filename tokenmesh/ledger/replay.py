@@ -68,7 +68,6 @@ class Replay:
         self._last_ids: set[str] = {""}
         self._preparer = Preparer(self._certificates)
         self._state = StoredState(own)
-        self._state.begin("")
 
     def close(self) -> None:
         """Let the threads go."""
@@ -86,7 +85,7 @@ class Replay:
                 self._take(row, operations)
             except (ValueError, TypeError, OverflowError) as error:
                 self._diverge(row, "damaged", f"it cannot be replayed: {error!r}")
-                self._state.begin("")
+                self._state.begin()
         self.last = row
 
     def _take(self, row: TransactionRow, operations: Sequence[OperationRow]) -> None:
@@ -172,7 +171,7 @@ class Replay:
         settled: list[Contract] = []
         texts = [one.document.decode("ascii", "replace") for one in operations]
         ahead = self._preparer.prepare(texts)
-        self._state.fetch(key for prepared in ahead for key in keys_read(prepared))
+        self._state.begin(key for prepared in ahead for key in keys_read(prepared))
         for one, prepared in zip(operations, ahead, strict=True):
             signed = prepared.signed
             if signed is None:
@@ -229,7 +228,6 @@ class Replay:
     def _write(self, row: TransactionRow, entries: Sequence[Entry]) -> None:
         write_effects(self._own, self._state, entries, row.n)
         self._state.keep("")
-        self._state.begin("")
 
     def _certificates(self, name: str) -> dict[str, str]:
         wallet = self._state.get(f"wallet/{name}") or {"certs": ()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from tokenmesh_chaincode.state import Value
 
@@ -13,6 +14,21 @@ CACHED_KEYS_MAX = 2_000
 
 _CACHED = ("wallet/", "balance/", "allowance/", "spent/", "policy", "domain")
 """What is read again and again; holds and operations are read once or twice and then never."""
+
+
+_LOOK = """
+    SELECT (SELECT json_array(n, id, time_ms) FROM transactions ORDER BY n DESC LIMIT 1),
+        (SELECT json_group_object(key, json(value)) FROM state
+            WHERE key IN (SELECT value FROM json_each(?)))
+"""
+
+
+class Head(NamedTuple):
+    """The newest transaction."""
+
+    n: int
+    tx_id: str
+    time_ms: int
 
 
 class StoredState:
@@ -27,23 +43,22 @@ class StoredState:
         self.changes = 0
         """How often anything was written: what has not changed this has changed nothing."""
 
-    def begin(self, as_of: str) -> None:
-        """Start a batch on the state as of transaction ``as_of``; what was cached of another is dropped."""
+    def begin(self, keys: Iterable[str] = ()) -> Head | None:
+        """Start a batch that will read ``keys``, which are read now and at once.
+
+        Gives the newest transaction (None: there is none). What was cached is believed only if that is the
+        one after which it was read.
+        """
+        self._fetched = dict.fromkeys(keys)
+        head, fetched = self._connection.execute(_LOOK, (json.dumps([*self._fetched]),)).fetchone()
+        self._fetched.update(json.loads(fetched))
+        newest = None if head is None else Head(*json.loads(head))
+        as_of = "" if newest is None else newest.tx_id
         if as_of != self._as_of or len(self._cache) > CACHED_KEYS_MAX:
             self._cache = {}
             self._as_of = as_of
-        self._fetched = {}
         self.writes = {}
-
-    def fetch(self, keys: Iterable[str]) -> None:
-        """Read many keys at once, for this batch."""
-        self._fetched = dict.fromkeys(keys)
-        rows = self._connection.execute(
-            "SELECT key, value FROM state WHERE key IN (SELECT value FROM json_each(?))",
-            (json.dumps([*self._fetched]),),
-        ).fetchall()
-        for key, value in rows:
-            self._fetched[key] = json.loads(value)
+        return newest
 
     def keep(self, as_of: str) -> None:
         """The batch's writes are in the file now, as transaction ``as_of``."""

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -31,6 +32,7 @@ AT_BITS = 20
 """Room for the position of an operation within its transaction."""
 CHECKPOINT_PAGES = 4_000
 CACHE_KIB = 4_096
+LOOK_INTERVAL_S = 0.1
 
 SCHEMA: Mapping[str, str] = {
     "transactions": (
@@ -66,20 +68,27 @@ _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 class LedgerFile:
     """The file at ``path`` as it was when the ledger was opened."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self.path = path
+        self._clock = clock
         self._inode = self._look()
+        self._looked_at = clock()
 
     def check(self) -> None:
         """Raise ``LedgerUnavailable`` if the path names another file now, or none.
 
-        An open file that was removed can still be written to: what is acknowledged would be lost.
+        An open file that was removed can still be written to: what is acknowledged would be lost. It looks
+        at most once in ``LOOK_INTERVAL_S``.
         """
+        now = self._clock()
+        if now - self._looked_at < LOOK_INTERVAL_S:
+            return
         if self._look() != self._inode:
             raise LedgerUnavailable(
                 f"the ledger {self.path} has been replaced by another file since it was opened: nothing "
                 "happened; restart this process to use that one"
             )
+        self._looked_at = now
 
     def _look(self) -> int:
         try:

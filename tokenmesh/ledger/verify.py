@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenmesh.errors import ConfigError, LedgerUnavailable
+from tokenmesh.ledger.chain import can_write
 from tokenmesh.ledger.findings import Enough, Finding, Findings, Report
 from tokenmesh.ledger.replay import OperationRow, Replay, TransactionRow
 from tokenmesh.ledger.store import APPLICATION_ID, AT_BITS, SCHEMA, SCHEMA_VERSION, connect, create_tables
@@ -167,6 +168,7 @@ def _own(directory: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode=OFF")
     connection.execute("PRAGMA synchronous=OFF")
     create_tables(connection)
+    can_write(connection)
     connection.execute("BEGIN")
     return connection
 

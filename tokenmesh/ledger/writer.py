@@ -9,25 +9,18 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from tokenmesh.errors import LedgerUnavailable
 from tokenmesh.ledger.ahead import Prepared, apply_prepared, keys_read
 from tokenmesh.ledger.base import Result
-from tokenmesh.ledger.chain import Entry, append, entry_of
+from tokenmesh.ledger.chain import Entry, append, can_write, entry_of
 from tokenmesh.ledger.state import StoredState
 from tokenmesh.ledger.store import LedgerFile, Synchronous, connect, failed_commit, unavailable
 from tokenmesh.ledger.turnstile import Turnstile
 from tokenmesh_chaincode.documents import Signer
 from tokenmesh_chaincode.rules import Context, Outcome
 
-
-class Head(NamedTuple):
-    """The newest transaction."""
-
-    n: int
-    tx_id: str
-    time_ms: int
+_VERIFY = "'tokenmesh verify' says more"
 
 
 class Writer:
@@ -89,6 +82,7 @@ class Writer:
             self._connection = connection
             # From here on the turnstile does the waiting.
             connection.execute("PRAGMA busy_timeout=0")
+            can_write(connection)
             self._state = StoredState(connection)
         return self._connection
 
@@ -106,11 +100,9 @@ class Writer:
         Gives the results and the id of the transaction that will then be the newest.
         """
         state = self._state
-        head = Head(
-            *connection.execute("SELECT n, id, time_ms FROM transactions ORDER BY n DESC LIMIT 1").fetchone()
-        )
-        state.begin(head.tx_id)
-        state.fetch(key for one in operations for key in keys_read(one))
+        head = state.begin(key for one in operations for key in keys_read(one))
+        if head is None:
+            raise LedgerUnavailable(f"the ledger {self._file.path} has lost its transactions: {_VERIFY}")
         # A clock that was set back makes no transaction older than the one before it.
         time_ms = max(head.time_ms, int(self._clock() * 1000))
         self._check_signer(time_ms // 1000)
