@@ -11,7 +11,7 @@ import tenacity
 from support.wallets import Clock
 from tokenmesh import retry
 from tokenmesh.errors import ConfigError, NotSpent, OutcomeUnknown, Unreachable, Voided
-from tokenmesh.retry import FullJitter, Policy, Tries, policy_of
+from tokenmesh.retry import ATTEMPTS_MAX, FullJitter, Policy, Tries, policy_of
 
 ERROR = Unreachable("no connection")
 
@@ -31,9 +31,9 @@ def clock() -> Clock:
 
 
 def test_the_default_is_bounded_in_number(clock: Clock) -> None:
-    """Six tries: five waits, each at most twice as long as the one before might have been."""
+    """One wait less than tries, each at most twice as long as the one before might have been."""
     found = waits(Tries(Policy(), "GET", clock), clock)
-    assert len(found) == 5
+    assert len(found) == ATTEMPTS_MAX - 1
     assert all(0 <= wait <= 0.1 * 2**n for n, wait in enumerate(found))
 
 

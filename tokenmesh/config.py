@@ -125,7 +125,7 @@ class Settings:
     offers_cache_s: float = _limit(60, 0, 86_400)
     offers_cache_max: int = _limit(1_000, 1, 10**6)
     timeout_s: float = _limit(10, 0.01, 3_600)
-    retry_attempts_max: int = _limit(6, 1, 1_000)
+    retry_attempts_max: int = _limit(10, 1, 1_000)
     retry_s_max: float = _limit(30, 0, 3_600)
     retry_wait_s_max: float = _limit(5, 0, 3_600)
 

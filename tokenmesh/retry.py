@@ -24,7 +24,7 @@ from tenacity import RetryCallState
 
 from tokenmesh.errors import ConfigError, Voided
 
-ATTEMPTS_MAX = 6
+ATTEMPTS_MAX = 10
 TOTAL_S_MAX = 30.0
 WAIT_S_MAX = 5.0
 WAIT_S_FIRST = 0.1
@@ -102,7 +102,7 @@ def stop_by_default(
 class Policy(NamedTuple):
     """When to stop, how long to wait, what to repeat: tenacity's strategies, or callables like them.
 
-    What is left out is the default: at most 6 tries in 30 s, full jitter, ``Retry-After`` honoured, and
+    What is left out is the default: at most 10 tries in 30 s, full jitter, ``Retry-After`` honoured, and
     nothing repeated that is not safe. ``before``, ``after`` and ``before_sleep`` are tenacity's hooks.
     """
 
