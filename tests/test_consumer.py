@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterator
+from concurrent.futures import Future
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,9 @@ from tokenmesh.consumer import CallOptions, OutRequest, Send, TransportFailed
 from tokenmesh.errors import (
     CallError,
     InsufficientFunds,
+    LedgerUnavailable,
     NotFunded,
+    NotFundedYet,
     OfferTooHigh,
     OutcomeUnknown,
     ReceiptInvalid,
@@ -835,6 +838,94 @@ def test_a_hold_that_became_too_small_is_followed_by_another(shop: Wire, market:
     shop.payee.script.append(problem(402, "too_few_tokens", offers=[rise]))
     assert shop.call().status == 200
     assert market.domain.balance(PAYER).held == 13
+
+
+def test_a_hold_that_cannot_pay_is_followed_by_another(shop: Wire, market: Market) -> None:
+    """Expired before the contract arrived, say: a new hold under a new id, unless a copy may be out."""
+    shop.payee.offers = [{**OFFER, "via": "hold"}]
+    shop.payee.script.append(problem(402, "hold_ended", offers=shop.payee.offers))
+    assert shop.call().status == 200
+    assert len({contract.jti for contract in shop.sent if contract}) == 2
+    shop.payee.script.extend([not_arrived, problem(402, "hold_ended", offers=shop.payee.offers)])
+    with pytest.raises(Refused):
+        shop.call()
+
+
+def test_a_payee_that_does_not_see_a_hold_yet_is_asked_again(shop: Wire) -> None:
+    """It may be behind the ledger: the same contract, once more."""
+    shop.payee.offers = [{**OFFER, "via": "hold"}]
+    shop.payee.script.append(problem(402, "hold_unknown", offers=shop.payee.offers))
+    assert shop.call().status == 200
+    assert len(set(shop.texts)) == 1
+    assert shop.slept[0] >= 0.3
+
+
+# A ledger that is away
+
+
+def _away(name: str) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_exception(LedgerUnavailable("gone"))
+    return future
+
+
+def test_a_ledger_that_is_away_at_the_first_call_is_waited_for(
+    shop: Wire, market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as the policy allows; nothing is sent before the payee's certificate is known."""
+    wallet = market.domain.ledger.wallet
+    times = iter(range(100))
+
+    def away_twice(name: str) -> Any:
+        return _away(name) if next(times) < 2 else wallet(name)
+
+    monkeypatch.setattr(market.domain.ledger, "wallet", away_twice)
+    assert shop.call().status == 200
+    assert len(shop.slept) == 2
+    monkeypatch.setattr(market.domain.ledger, "wallet", _away)
+    fresh = Wire(market.payer(), shop.payee, shop.clock)
+    with pytest.raises(NotFundedYet):
+        fresh.call()
+    assert fresh.sent == []
+
+
+def test_receipts_are_checked_while_the_ledger_is_away(
+    shop: Wire, market: Market, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the certificates known so far; one that is not among them cannot be believed."""
+    shop.call()
+    clock.forward(30)
+    monkeypatch.setattr(market.domain.ledger, "wallet", _away)
+    assert shop.call().status == 200
+    shop.payee.script.append(fulfilled(by=market.domain["other"]))
+    with pytest.raises(ReceiptInvalid):
+        shop.call()
+
+
+# Free after all
+
+
+def test_a_priced_operation_that_was_free_this_time_costs_nothing(shop: Wire) -> None:
+    """The payee did not take the contract: a whole response without a receipt."""
+    shop.payee.script.append(plain(200, BODY))
+    response = shop.call()
+    assert response.body == BODY
+    assert response.info is not None
+    assert (response.info.charged, response.info.receipt) == (0, None)
+    assert left(shop) == 5_000
+    assert len(shop.asked) == 1
+
+
+@pytest.mark.parametrize("status", [404, 405, 429])
+def test_what_answers_before_the_payee_does_is_an_ordinary_response(shop: Wire, status: int) -> None:
+    """A router, a rate limiter: nothing was taken."""
+    shop.payee.script.append(plain(status))
+    response = shop.call()
+    assert response.status == status
+    assert left(shop) == 5_000
+    shop.payee.script.extend([lost, *[plain(status)] * 5])
+    with pytest.raises(OutcomeUnknown):
+        shop.call()
 
 
 # Being cancelled

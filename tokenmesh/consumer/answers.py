@@ -212,7 +212,7 @@ class Answers:
         code = problem.get("code")
         status, retry_after = response.status, self._retry_after(response)
         if not code:
-            if status >= 500:
+            if status >= 500 or call.doubt:
                 call.doubt = True
                 raise Again(call.unknown(f"a {status} came without a receipt"), retry_after=retry_after)
             # Of a router, a proxy, a rate limiter: not about the contract.
