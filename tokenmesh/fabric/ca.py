@@ -317,7 +317,7 @@ class CAClient:
 
 
 class _Token(httpx.Auth):
-    """Signs a request as the holder of an enrollment: its certificate, and a signature over all that is sent."""
+    """Signs a request as the holder of an enrollment: its certificate, and a signature over what is sent."""
 
     requires_request_body = True
 

@@ -1,7 +1,7 @@
 """A profile: one YAML file that says where a Fabric network is and who uses it.
 
-``tokenmesh fabric up`` writes one; one written by hand describes a network that someone else runs just as well.
-Paths in it are relative to the file; wherever a certificate is asked for, its PEM may stand there itself.
+``tokenmesh fabric up`` writes one; written by hand, it describes a network that someone else runs just as
+well. Paths in it are relative to the file; where a certificate is asked for, its PEM may stand there itself.
 
     version: 1
     client: {organisation: governance, identity: admin}
@@ -87,7 +87,7 @@ class Organisation:
     identities: Path | None = None
 
     def identity(self, name: str) -> IdentityFiles:
-        """The files of one identity: ``NAME/msp`` as Fabric's own programs keep it, and ``NAME/tls`` beside it."""
+        """The files of an identity: ``NAME/msp`` as Fabric's programs keep it, and ``NAME/tls``."""
         if self.identities is None:
             raise ProfileError(
                 f"organisations.{self.name} names no folder of identities, so {name} cannot be found"
@@ -96,7 +96,7 @@ class Organisation:
         if not folder.is_dir():
             others = sorted(path.name for path in self.identities.glob("*") if path.is_dir())
             raise ProfileError(
-                f"{self.name} has no identity {name} in {self.identities}; there are: {', '.join(others) or 'none'}"
+                f"{self.name} has no identity {name} in {self.identities}, but {', '.join(others) or 'none'}"
             )
         tls = _tls_pair(folder / "tls")
         certificate = _only_file(folder / "msp" / "signcerts")

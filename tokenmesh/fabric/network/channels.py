@@ -136,7 +136,7 @@ def _consensus(layout: Layout, plan: Plan, base: Settings) -> Settings:
 
 
 class OrdererAdmin:
-    """The channel participation API of one orderer, by mutual TLS as its organisation's admin (osnadmin's work)."""
+    """The channel participation API of one orderer, by mutual TLS as its organisation's admin."""
 
     def __init__(self, layout: Layout, node: Node) -> None:
         files = tls_files(layout.identity(node.organisation, ADMIN) / "tls")

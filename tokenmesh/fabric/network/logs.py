@@ -1,7 +1,7 @@
 """Logs with a limit: a small watcher cuts them while the network runs.
 
-Nodes write to their log by themselves. The watcher is no pipe that they would depend on: when it dies, the nodes
-go on and only their logs grow, until the next ``up`` starts it again.
+Nodes write to their logs by themselves. The watcher is no pipe that they would depend on: when it dies, the
+nodes go on and only their logs grow, until the next ``up`` starts it again.
 """
 
 from __future__ import annotations

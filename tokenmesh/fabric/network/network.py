@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +33,7 @@ WORKERS = 8
 
 
 class NodeStatus(NamedTuple):
-    """One node: ``running``, ``silent`` (runs, but nobody answers at its port), ``crashed`` or ``stopped``."""
+    """One node: ``running``, ``silent`` (runs, but its port does not answer), ``crashed`` or ``stopped``."""
 
     name: str
     kind: str
@@ -177,11 +178,13 @@ class Network:
     def identity(
         self, organisation: str, name: str, attributes: Iterable[Attribute] = (), kind: str = "client"
     ) -> Path:
-        """The folder (``msp/``, ``tls/``) of an identity; registered and enrolled at the CA if it isn't there yet."""
-        return organisations.identity(self.layout, self.plan, organisation, name, attributes, kind)
+        """The folder (``msp/``, ``tls/``) of an identity; enrolled at the CA if it isn't there yet."""
+        return organisations.identity(
+            self.layout, self.plan, organisation, name, attributes=attributes, kind=kind
+        )
 
     def peer_environment(self, organisation: str, name: str = organisations.ADMIN) -> dict[str, str]:
-        """What Fabric's own ``peer`` program needs in its environment to speak to the organisation's first peer."""
+        """What Fabric's own ``peer`` program needs in its environment, to speak to the first peer."""
         peer = self.plan.of("peer", organisation)[0]
         folder = self.layout.identity(organisation, name)
         return {
@@ -220,7 +223,7 @@ class Network:
             if getattr(wanted, name) != getattr(kept, name):
                 raise NetworkError(
                     f"the network in {self.home} was made with {name} {getattr(kept, name)}, not "
-                    f"{getattr(wanted, name)}; take another --home, or `tokenmesh fabric clean` to begin again"
+                    f"{getattr(wanted, name)}; take another --home, or `tokenmesh fabric clean` first"
                 )
 
     def _found(self, plan: Plan, tools: Tools, progress: Progress) -> None:
@@ -315,7 +318,7 @@ class Network:
             with closing(PeerAdmin(self.layout, node)) as peer:
                 for channel in plan.spec.channels:
                     processes.wait_until(
-                        lambda channel=channel: peer.members(channel) >= everyone,
+                        partial(_sees, peer, channel, everyone),
                         f"seeing every organisation on {channel}",
                         name=node.name,
                         run=self.layout.run,
@@ -377,9 +380,13 @@ class Network:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise NetworkBusy(
-                    f"another process is bringing the network in {self.home} up or down; try again when it is done"
+                    f"another process works on the network in {self.home}; try again when it is done"
                 ) from error
             yield
+
+
+def _sees(peer: PeerAdmin, channel: str, everyone: set[str]) -> bool:
+    return peer.members(channel) >= everyone
 
 
 def _listens(port: int) -> bool:

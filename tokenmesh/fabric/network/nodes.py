@@ -40,7 +40,7 @@ def write_node(layout: Layout, plan: Plan, node: Node, tools: Tools) -> None:
 
 
 def write_builders(layout: Layout) -> None:
-    """The external builder for chaincode that runs as a service; made executable here, whatever unpacked it."""
+    """The external builder for chaincode that runs as a service; executable, whatever unpacked it."""
     shutil.copytree(assets() / "builders", layout.builders, dirs_exist_ok=True)
     for program in layout.builders.glob("*/bin/*"):
         program.chmod(0o755)
@@ -158,7 +158,13 @@ def _orderer(layout: Layout, plan: Plan, node: Node) -> Settings:
                 "ClientAuthRequired": plan.spec.mutual_tls,
                 "ClientRootCAs": roots,
             },
-            "Cluster": {"ClientCertificate": str(tls.certificate), "ClientPrivateKey": str(tls.key)},
+            "Cluster": {
+                "ClientCertificate": str(tls.certificate),
+                "ClientPrivateKey": str(tls.key),
+                # Fabric 3.1.1's other policy, "consensus", asks for blocks without the hash of its TLS certificate,
+                # which orderers refuse under mutual TLS: one that was down would never catch up.
+                "ReplicationPolicy": "simple" if plan.spec.mutual_tls else "consensus",
+            },
             "LocalMSPDir": str(layout.node(node) / "msp"),
             "LocalMSPID": msp_id(node.organisation),
         },

@@ -1,4 +1,4 @@
-"""The organisations of a local network: each has a fabric-ca-server, from which all its identities are enrolled."""
+"""The organisations of a local network: each has a fabric-ca-server, which issues all its certificates."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def profile() -> dict[str, Any]:
 
 
 def write_ca(layout: Layout, node: Node) -> str:
-    """The configuration of an organisation's fabric-ca-server. The answer is the registrar's secret, good for once."""
+    """Configure an organisation's fabric-ca-server. The answer is the registrar's secret, good for once."""
     folder = private_folder(layout.node(node))
     secret = secrets.token_urlsafe(SECRET_BYTES)
     settings = profile()["CertificateAuthority"]
@@ -79,7 +79,7 @@ def ca_client(layout: Layout, node: Node) -> CAClient:
 
 
 def found(layout: Layout, plan: Plan, node: Node, secret: str) -> None:
-    """Everything that the organisation of the CA ``node`` needs: its MSP, its registrar and admin, its nodes' keys."""
+    """What the organisation of the CA ``node`` needs: MSP, registrar, admin, and the keys of its nodes."""
     organisation = node.organisation
     with ca_client(layout, node) as ca:
         registrar = ca.enroll(REGISTRAR, secret)
@@ -104,7 +104,7 @@ def enroll(
     attributes: Iterable[Attribute] = (),
     hosts: tuple[str, ...] = (),
 ) -> Enrollment:
-    """Register ``name`` and enroll it into ``folder``: ``msp/`` to sign with, ``tls/`` for its connections."""
+    """Register ``name`` and enroll it into ``folder``: ``msp/`` to sign with, ``tls/`` to connect with."""
     secret = secrets.token_urlsafe(SECRET_BYTES)
     try:
         ca.register(name, by=registrar, kind=kind, secret=secret, attributes=attributes)
@@ -124,6 +124,7 @@ def identity(
     plan: Plan,
     organisation: str,
     name: str,
+    *,
     attributes: Iterable[Attribute] = (),
     kind: str = "client",
 ) -> Path:

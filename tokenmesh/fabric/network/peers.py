@@ -1,7 +1,7 @@
 """What an organisation's admin asks of its peer: join a channel, and who else is there.
 
-The system chaincode ``cscc`` is asked as Fabric's own ``peer channel join`` does it, the discovery service as its
-``discover`` does; so neither program is needed.
+The system chaincode ``cscc`` is asked as Fabric's own ``peer channel join`` does it, the discovery service as
+its ``discover`` does; so neither program is needed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def open_channel(address: str, tls: TlsFiles) -> grpc.Channel:
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
         ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     ]
-    # Several networks in one process must not share a connection: their certificates differ, addresses may not.
+    # Networks must not share a connection: their certificates differ, their addresses perhaps not.
     return grpc.secure_channel(address, credentials, options=[*sizes, ("grpc.use_local_subchannel_pool", 1)])
 
 
@@ -141,7 +141,7 @@ class PeerAdmin:
 
 
 def _has_joined(peer: Any) -> bool:
-    """Whether the peer tells its height on the channel: before that, no endorsement can be planned with it."""
+    """Whether the peer tells its height on the channel: only then endorsement is planned with it."""
     if not peer.state_info.payload:
         return False
     message = message_pb2.GossipMessage.FromString(peer.state_info.payload)

@@ -1,4 +1,4 @@
-"""What a local network consists of: organisations, nodes, their ports. Decided once, kept in ``network.json``.
+"""What a local network consists of: organisations, nodes, ports. Decided once, kept in ``network.json``.
 
 Addresses stand in the channels' configuration and in certificates, so they are the same at every ``up``.
 """
@@ -35,7 +35,7 @@ PORTS = {
     "orderer": ("listen", "admin", "operations"),
     "peer": ("listen", "chaincode_listen", "operations", "chaincode"),
 }
-"""The ports of each kind of node. A peer's ``chaincode`` is for a chaincode that runs as a service beside it."""
+"""The ports of each kind of node. A peer's ``chaincode`` is for a chaincode that runs beside it."""
 
 Kind = Literal["ca", "orderer", "peer"]
 
@@ -81,7 +81,7 @@ class Spec:
         _demand(1 <= self.orderers <= ORDERERS_MAX, f"a network has 1 to {ORDERERS_MAX} orderers")
         _demand(
             self.consensus != "bft" or self.orderers >= BFT_ORDERERS_MIN,
-            f"BFT needs {BFT_ORDERERS_MIN} orderers or more (3 f + 1 to bear f that fail or lie): --orderers 4",
+            f"BFT needs {BFT_ORDERERS_MIN} orderers or more (3 f + 1 bear f that fail or lie): --orderers 4",
         )
         _demand(
             1 <= self.batch_timeout_ms <= BATCH_TIMEOUT_MS_MAX,

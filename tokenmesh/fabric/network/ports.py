@@ -1,4 +1,4 @@
-"""Free ports for a network, so that several run side by side and each keeps its own from one ``up`` to the next.
+"""Free ports for a network, so that several run side by side and each keeps its own ports for good.
 
 Ports are taken as one block, below the range from which the kernel gives outgoing connections theirs: else a
 node that is down would lose its port to any passing connection. Blocks taken are noted in a file that all
@@ -26,7 +26,7 @@ TRIES_MAX = 200
 def take_ports(
     home: Path, count: int, *, base: int | None = None, environ: Mapping[str, str] = os.environ
 ) -> list[int]:
-    """``count`` ports for the network in ``home``: from ``base`` on, or wherever so many are free in a row."""
+    """``count`` ports for the network in ``home``: from ``base`` on, or where so many are free in a row."""
     with _blocks(environ) as blocks:
         blocks.pop(str(home), None)
         if base is not None:
@@ -55,7 +55,7 @@ def _check_base(base: int, count: int, blocks: Mapping[str, tuple[int, int]]) ->
     for other, block in blocks.items():
         if _overlap((base, count), block):
             raise NetworkError(
-                f"base port {base}: ports {block[0]} to {sum(block) - 1} are those of the network in {other}; "
+                f"base port {base}: {block[0]} to {sum(block) - 1} are ports of the network in {other}; "
                 f"take --base-port {sum(block)}, or leave it out"
             )
     taken = in_use(list(range(base, base + count)))

@@ -36,8 +36,8 @@ class Running(NamedTuple):
 def start(
     name: str, command: Sequence[str], *, environ: Mapping[str, str], folder: Path, log: Path, run: Path
 ) -> int:
-    """Start ``command`` in ``folder``, detached, its output appended to ``log``; note it in ``run/NAME.pid``."""
-    # A shell in between, which ends at once: the process is nobody's child, so no zombie is left when it ends.
+    """Start ``command`` in ``folder``, detached, its output going to ``log``; note it in ``run/NAME.pid``."""
+    # A shell in between that ends at once: the process is nobody's child, and leaves no zombie behind.
     done = subprocess.run(
         ["/bin/sh", "-c", 'log=$1; shift; "$@" </dev/null >>"$log" 2>&1 & echo $!', "sh", str(log), *command],
         cwd=folder,
@@ -94,7 +94,7 @@ def send(name: str, run: Path, number: signal.Signals) -> None:
 def wait_until(
     ready: Callable[[], bool], what: str, *, name: str, run: Path, log: Path, within_s: float
 ) -> None:
-    """Wait until ``ready()``; raise :class:`NodeFailed`, with the last lines of the log, if that can't be any more."""
+    """Wait until ``ready()``; :class:`NodeFailed`, with the end of the log, if that can't be any more."""
     deadline = time.monotonic() + within_s
     while not ready():
         if running(name, run) is None:

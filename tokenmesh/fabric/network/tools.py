@@ -1,8 +1,8 @@
 """Fabric's own programs: found where they are installed, or built once with Go into a cache.
 
-Four are needed: ``peer``, ``orderer``, ``configtxgen`` and ``fabric-ca-server``. What ``osnadmin``, ``cryptogen``
-and ``fabric-ca-client`` would do is done in Python. The build is pinned by ``go.mod`` and ``go.sum``; the cache's
-folder is named after their hash, so a newer pin is a new build and never a mixture.
+Four are needed: ``peer``, ``orderer``, ``configtxgen`` and ``fabric-ca-server``. What ``osnadmin``,
+``cryptogen`` and ``fabric-ca-client`` would do is done in Python. The build is pinned by ``go.mod`` and
+``go.sum``; the cache's folder is named after their hash, so a newer pin is a new build and never a mixture.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -73,12 +74,12 @@ def available(environ: Mapping[str, str] = os.environ) -> str | None:
 
 
 def assets() -> Path:
-    """The folder ``chaincode/network`` of this distribution: go.mod, go.sum, channel and organisation profiles."""
+    """The folder ``chaincode/network``: what pins Fabric, channel and organisation profiles, the builder."""
     return Path(str(importlib.resources.files("tokenmesh.fabric.network"))) / "assets"
 
 
 def _installed(environ: Mapping[str, str]) -> Tools | None:
-    """The programs in FABRIC_BIN, or else all of them on PATH, with the samples that Fabric's releases ship."""
+    """The programs in FABRIC_BIN, or all of them on PATH, with the samples that Fabric's releases ship."""
     chosen = environ.get("FABRIC_BIN")
     if chosen:
         folder = Path(chosen)
@@ -86,7 +87,7 @@ def _installed(environ: Mapping[str, str]) -> Tools | None:
         if missing:
             raise ToolsMissing(
                 f"FABRIC_BIN is {chosen}, but {', '.join(missing)} is not in there; "
-                f"put Fabric {FABRIC_VERSION}'s and fabric-ca's programs there, or unset FABRIC_BIN to build them"
+                f"put Fabric {FABRIC_VERSION}'s and fabric-ca's programs there, or unset it to build them"
             )
         return _tools(folder, _samples_beside(folder, environ))
     paths = [shutil.which(name, path=environ.get("PATH", "")) for name in PROGRAMS]
@@ -106,7 +107,7 @@ def _tools(folder: Path, samples: Path) -> Tools:
 
 
 def _samples_beside(folder: Path, environ: Mapping[str, str]) -> Path:
-    """Where core.yaml and orderer.yaml lie: FABRIC_CFG_PATH, or beside the programs as in Fabric's releases."""
+    """Where core.yaml and orderer.yaml lie: FABRIC_CFG_PATH, or beside the programs as in releases."""
     named = environ.get("FABRIC_CFG_PATH")
     places = [
         *([Path(named)] if named else []),
@@ -124,7 +125,7 @@ def _samples_beside(folder: Path, environ: Mapping[str, str]) -> Path:
 
 
 def _is_fabric_3(peer: str) -> bool:
-    """Whether the program says that it is Fabric 3; some other program of that name is none of our business."""
+    """Whether the program says that it is Fabric 3: others may be called ``peer`` too."""
     try:
         said = subprocess.run(
             [peer, "version"], capture_output=True, text=True, timeout=10, check=False
@@ -150,7 +151,7 @@ def _check_compilers(environ: Mapping[str, str]) -> None:
     path = environ.get("PATH", "")
     if shutil.which("go", path=path) is None:
         raise ToolsMissing(
-            "Fabric's programs are missing, and so is Go 1.24 or newer to build them: install Go (https://go.dev/dl), "
+            "Fabric's programs are missing, and so is Go 1.24 or newer to build them: install it (go.dev/dl), "
             f"or set FABRIC_BIN to a folder with {', '.join(PROGRAMS)}"
         )
     if shutil.which("cc", path=path) is None and shutil.which("gcc", path=path) is None:
@@ -196,7 +197,7 @@ def _build_lock(cache: Path, progress: Progress) -> Iterator[None]:
 
 
 def _compile(source: Path, target: Path, progress: Progress, environ: Mapping[str, str]) -> None:
-    """Compile with progress: Go names each package as it gets to it, and ``go list`` knows how many there are."""
+    """Compile with progress: Go names each package as it gets to it, ``go list`` knows how many there are."""
     target.mkdir(parents=True)
     progress("Fetching the sources of Fabric and fabric-ca", None)
     options = ["-tags", "noplugin,netgo,osusergo"]
@@ -222,13 +223,15 @@ def _compile(source: Path, target: Path, progress: Progress, environ: Mapping[st
         with subprocess.Popen(
             command, cwd=source / folder, env=_go_environment(environ), stderr=subprocess.PIPE, text=True
         ) as process:
-            said = _follow(
-                process.stderr, lambda seen, before=before: progress(what, min((before + seen) / total, 0.99))
-            )
+            said = _follow(process.stderr, partial(_report, progress, what, before, total))
         if process.returncode != 0:
             raise ToolsMissing("Go could not build Fabric:\n" + "\n".join(said))
         before += totals[folder]
     progress(what, 1.0)
+
+
+def _report(progress: Progress, what: str, before: int, total: int, seen: int) -> None:
+    progress(what, min((before + seen) / total, 0.99))
 
 
 def _follow(lines: IO[str] | None, seen: Callable[[int], None]) -> list[str]:
