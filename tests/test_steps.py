@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tokenmesh.steps import Sleep, Steps, arun, run, wait
+from tokenmesh.steps import Sleep, Steps, Within, arun, run, wait
 
 DRIVERS = [run, lambda steps: asyncio.run(arun(steps))]
 
@@ -52,6 +52,20 @@ class TestDrivers:
 
         with pytest.raises(ValueError, match="mine"):
             drive(steps())
+
+    def test_a_wait_within_a_time_ends_with_the_answer_or_the_time(self, drive: Any) -> None:
+        """Past the time the step gets a TimeoutError; what it waited for is not cancelled."""
+        silent: Future[int] = Future()
+
+        def steps() -> Steps[int]:
+            try:
+                yield Within(silent, 0.01)
+            except TimeoutError:
+                return (yield Within(later(3), 60))
+            raise AssertionError("silence is no answer")
+
+        assert drive(steps()) == 3
+        assert silent.set_running_or_notify_cancel()
 
     def test_an_unknown_effect_is_an_error_of_the_code(self, drive: Any) -> None:
         def steps() -> Steps[None]:

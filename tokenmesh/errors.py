@@ -13,8 +13,11 @@
     └── CallError                   a paying call did not end well; see ``spent``
         ├── NotSpent                certainly no tokens were spent
         │   ├── OfferTooHigh        the offer is above what the caller allows
-        │   ├── InsufficientFunds   the wallet cannot set the tokens aside
+        │   ├── InsufficientFunds   the wallet has too few tokens to set aside
+        │   ├── NotFunded           the rules refuse to set tokens aside: a frozen wallet, an unknown payee
+        │   ├── NotFundedYet        the ledger gave no answer, so no tokens are set aside
         │   ├── Refused             the payee refused the contract; ``problem`` says why
+        │   ├── Voided              the payee ended the contract without an answer: it was killed meanwhile
         │   └── Unreachable         the service could not be found or reached
         ├── Spent                   tokens were spent, but the caller has no usable response
         │   ├── ResponseNotKept     fulfilled earlier; its response is kept by digest only
@@ -123,6 +126,16 @@ class InsufficientFunds(NotSpent):
     """The wallet has too few tokens to set aside for this call."""
 
 
+class NotFunded(NotSpent):
+    """The rules refuse to set tokens aside for this payee; the message has their word for why."""
+
+
+class NotFundedYet(NotSpent):
+    """No tokens are set aside, as the ledger gave no answer in time."""
+
+    retryable = True
+
+
 class Refused(NotSpent):
     """The payee refused the contract. ``status`` and ``problem`` are its RFC 9457 answer."""
 
@@ -139,6 +152,13 @@ class Refused(NotSpent):
         self.status = status
         self.problem = dict(problem)
         self.code = str(problem.get("code", ""))
+
+
+class Voided(NotSpent):
+    """The payee ended the contract without having an answer, as when its process was killed: nothing is
+    owed, and the work may have been done in part. A new call makes a new contract."""
+
+    retryable = True
 
 
 class Unreachable(NotSpent):

@@ -19,7 +19,6 @@ import re
 import secrets
 import threading
 import time
-from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,22 +27,13 @@ from typing import Literal, TypeAlias
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
-    Encoding,
-    KeySerializationEncryption,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from tokenmesh.errors import ConfigError, IdentityError
-from tokenmesh.keyfiles import read_private, replace_private, write_private
+from tokenmesh.keyfiles import Identity, Passphrase, read_private, replace_private, write_private
 
 Role: TypeAlias = Literal["governor", "service"]
-Passphrase: TypeAlias = Callable[[], str | None]
 
 CA_NAME = "tokenmesh-ca"
 CA_DAYS = 3650
@@ -53,9 +43,8 @@ BACKDATE_S = 300
 """A certificate is valid from a little before it was made: clocks of other processes may be behind."""
 RELOAD_INTERVAL_S = 1.0
 
+# Narrower than what the rules take: a name is a host's name too, and TOKENMESH_URL_NAME must lead to it.
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_CERTIFICATE = "-----BEGIN CERTIFICATE-----"
-_SIGNATURE = ec.ECDSA(hashes.SHA256())
 _log = logging.getLogger(__name__)
 
 
@@ -71,57 +60,6 @@ def check_name(name: str) -> str:
 def passphrase_from_environment() -> str | None:
     """The passphrase in ``TOKENMESH_PASSPHRASE``, if there is one."""
     return os.environ.get("TOKENMESH_PASSPHRASE") or None
-
-
-class Identity:
-    """A key and its certificate. Never changes, so its ``x5t`` and its signatures always belong together."""
-
-    def __init__(self, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
-        self.key = key
-        self.certificate = certificate
-        self.certificate_pem = certificate.public_bytes(Encoding.PEM).decode()
-        self.x5t = _base64url(certificate.fingerprint(hashes.SHA256()))
-        self.name = _attribute(certificate, NameOID.COMMON_NAME)
-        self.role = _attribute(certificate, NameOID.ORGANIZATIONAL_UNIT_NAME)
-        self.not_after = certificate.not_valid_after_utc
-
-    def sign(self, data: bytes) -> bytes:
-        """The ECDSA signature over SHA-256 of ``data`` as 64 bytes, r then s (RFC 7518, section 3.4)."""
-        r, s = decode_dss_signature(self.key.sign(data, _SIGNATURE))
-        return r.to_bytes(32, "big") + s.to_bytes(32, "big")
-
-    def to_pem(self, passphrase: str | None) -> bytes:
-        """Key and certificate as one PEM text; the key encrypted if there is a passphrase."""
-        encryption: KeySerializationEncryption = NoEncryption()
-        if passphrase:
-            encryption = BestAvailableEncryption(passphrase.encode())
-        key = self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
-        return key + self.certificate_pem.encode()
-
-    @classmethod
-    def read(cls, path: Path, passphrase: Passphrase) -> Identity:
-        """The identity in the file at ``path``; :class:`IdentityError` if anything about it is not right."""
-        key_pem, found, certificate_pem = (
-            read_private(path).decode("ascii", "replace").partition(_CERTIFICATE)
-        )
-        secret = None
-        if "ENCRYPTED" in key_pem:
-            secret = passphrase()
-            if not secret:
-                raise IdentityError(f"the key in {path} is encrypted: set TOKENMESH_PASSPHRASE to open it")
-        try:
-            key = load_pem_private_key(key_pem.encode(), secret.encode() if secret else None)
-            certificate = x509.load_pem_x509_certificate((found + certificate_pem).encode())
-        except (ValueError, TypeError) as error:
-            why = (
-                "the passphrase does not open it" if secret else "it does not hold a PEM key and certificate"
-            )
-            raise IdentityError(f"cannot read the identity in {path}: {why}") from error
-        if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-            raise IdentityError(f"the key in {path} is not a P-256 key, the only kind that tokenmesh uses")
-        if certificate.public_key() != key.public_key():
-            raise IdentityError(f"the certificate in {path} belongs to another key than the one beside it")
-        return cls(key, certificate)
 
 
 class CertificateAuthority:
@@ -166,7 +104,7 @@ class CertificateAuthority:
     ) -> CertificateAuthority:
         """The authority of ``home``; :class:`IdentityError` if there is none."""
         path = _ca_path(home)
-        if not path.exists():
+        if _missing(path):
             raise IdentityError(f"no certificate authority in {home}: make one with 'tokenmesh init'")
         return cls(Identity.read(path, passphrase), clock)
 
@@ -257,10 +195,13 @@ class Wallet:
     ) -> Wallet:
         """The wallet ``name`` of ``home``; :class:`IdentityError` says what is wrong and how to mend it."""
         path = wallet_path(home, name)
-        if not path.exists():
+        if _missing(path):
+            begun = not _missing(path.parent.parent)
+            begin = (
+                f"make it with 'tokenmesh wallet create {name}'" if begun else "begin with 'tokenmesh init'"
+            )
             raise IdentityError(
-                f"no key for wallet {name!r} in {home}: make it with 'tokenmesh wallet create {name}', "
-                "or say where it is with --home or TOKENMESH_HOME"
+                f"no key for wallet {name!r} in {home}: {begin}, or name its home (--home, TOKENMESH_HOME)"
             )
         return cls(_read_as(name, path, passphrase), path, passphrase=passphrase, clock=clock)
 
@@ -329,7 +270,7 @@ def prepare_rotation(
     new key is encrypted if the old one is.
     """
     path = _next_path(home, wallet.name)
-    if path.exists():
+    if not _missing(path):
         return _read_as(wallet.name, path, passphrase)
     role: Role = "governor" if wallet.role == "governor" else "service"
     identity = authority.new_identity(wallet.name, role)
@@ -346,6 +287,11 @@ def finish_rotation(home: Path | str, name: str) -> None:
 def wallet_path(home: Path | str, name: str) -> Path:
     """Where the identity of the wallet ``name`` lies."""
     return Path(home) / "wallets" / check_name(name) / "identity.pem"
+
+
+def certificate_end(certificate_pem: str) -> datetime:
+    """When a certificate (PEM) ends."""
+    return x509.load_pem_x509_certificate(certificate_pem.encode()).not_valid_after_utc
 
 
 def expiry_warning(name: str, not_after: datetime, now: float) -> str | None:
@@ -365,6 +311,17 @@ def _read_as(name: str, path: Path, passphrase: Passphrase) -> Identity:
     if identity.name != name:
         raise IdentityError(f"{path} holds the certificate of {identity.name!r}, not of {name!r}")
     return identity
+
+
+def _missing(path: Path) -> bool:
+    """Whether there is certainly no such file; one that may not be looked at is for its reader to report."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
@@ -416,14 +373,5 @@ def _key_usage(*, digital_signature: bool = False, key_cert_sign: bool = False) 
     )
 
 
-def _attribute(certificate: x509.Certificate, oid: x509.ObjectIdentifier) -> str:
-    values = certificate.subject.get_attributes_for_oid(oid)
-    return str(values[0].value) if values else ""
-
-
 def _moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(int(seconds), UTC)
-
-
-def _base64url(data: bytes) -> str:
-    return urlsafe_b64encode(data).rstrip(b"=").decode()

@@ -1,4 +1,4 @@
-"""Files that hold keys: never readable by others, written whole or not at all, and durably.
+"""Identities (a key and its certificate) in files: never readable by others, written whole, durably.
 
 The mode is set when a file is made, not afterwards, so there is no moment in which others could read it. A
 file that others can read, or whose directory others can write, is refused, with the command that mends it.
@@ -10,11 +10,85 @@ import contextlib
 import os
 import secrets
 import stat
+from base64 import urlsafe_b64encode
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    KeySerializationEncryption,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import NameOID
 
 from tokenmesh.errors import IdentityError
 
+Passphrase: TypeAlias = Callable[[], str | None]
+"""Asked for a passphrase only when a key needs one; None: there is none."""
+
 KEY_FILE_BYTES_MAX = 65_536
+
+_CERTIFICATE = "-----BEGIN CERTIFICATE-----"
+_SIGNATURE = ec.ECDSA(hashes.SHA256())
+
+
+class Identity:
+    """A key and its certificate. Never changes, so its ``x5t`` and its signatures always belong together."""
+
+    def __init__(self, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
+        self.key = key
+        self.certificate = certificate
+        self.certificate_pem = certificate.public_bytes(Encoding.PEM).decode()
+        self.x5t = _base64url(certificate.fingerprint(hashes.SHA256()))
+        self.name = _attribute(certificate, NameOID.COMMON_NAME)
+        self.role = _attribute(certificate, NameOID.ORGANIZATIONAL_UNIT_NAME)
+        self.not_after = certificate.not_valid_after_utc
+
+    def sign(self, data: bytes) -> bytes:
+        """The ECDSA signature over SHA-256 of ``data`` as 64 bytes, r then s (RFC 7518, section 3.4)."""
+        r, s = decode_dss_signature(self.key.sign(data, _SIGNATURE))
+        return r.to_bytes(32, "big") + s.to_bytes(32, "big")
+
+    def to_pem(self, passphrase: str | None) -> bytes:
+        """Key and certificate as one PEM text; the key encrypted if there is a passphrase."""
+        encryption: KeySerializationEncryption = NoEncryption()
+        if passphrase:
+            encryption = BestAvailableEncryption(passphrase.encode())
+        key = self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+        return key + self.certificate_pem.encode()
+
+    @classmethod
+    def read(cls, path: Path, passphrase: Passphrase) -> Identity:
+        """The identity in the file at ``path``; :class:`IdentityError` if anything about it is not right."""
+        key_pem, found, certificate_pem = (
+            read_private(path).decode("ascii", "replace").partition(_CERTIFICATE)
+        )
+        secret = None
+        if "ENCRYPTED" in key_pem:
+            secret = passphrase()
+            if not secret:
+                raise IdentityError(f"the key in {path} is encrypted: set TOKENMESH_PASSPHRASE to open it")
+        try:
+            key = load_pem_private_key(key_pem.encode(), secret.encode() if secret else None)
+            certificate = x509.load_pem_x509_certificate((found + certificate_pem).encode())
+        except (ValueError, TypeError) as error:
+            why = (
+                "the passphrase does not open it" if secret else "it does not hold a PEM key and certificate"
+            )
+            raise IdentityError(f"cannot read the identity in {path}: {why}") from error
+        if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+            raise IdentityError(f"the key in {path} is not a P-256 key, the only kind that tokenmesh uses")
+        if certificate.public_key() != key.public_key():
+            raise IdentityError(f"the certificate in {path} belongs to another key than the one beside it")
+        return cls(key, certificate)
 
 
 def read_private(path: Path) -> bytes:
@@ -85,3 +159,12 @@ def _sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _attribute(certificate: x509.Certificate, oid: x509.ObjectIdentifier) -> str:
+    values = certificate.subject.get_attributes_for_oid(oid)
+    return str(values[0].value) if values else ""
+
+
+def _base64url(data: bytes) -> str:
+    return urlsafe_b64encode(data).rstrip(b"=").decode()

@@ -1,7 +1,8 @@
 """Code that waits without knowing how: generators that yield what they wait for.
 
 Provider, consumer and treasury are written once, as *steps*: generators that yield a
-:class:`concurrent.futures.Future`, a :class:`Sleep` or (consumer only) a ``Send``, and are sent the result.
+:class:`concurrent.futures.Future` (:class:`Within` a time), a :class:`Sleep` or (consumer only) a ``Send``,
+and are sent the result.
 A driver at the edge decides what waiting means: :func:`run` blocks the thread, :func:`arun` awaits, a
 simulator turns a virtual clock. So sync and async code run the very same lines.
 """
@@ -13,7 +14,7 @@ import time
 from collections.abc import Generator
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast, overload
 
 T = TypeVar("T")
 
@@ -24,9 +25,21 @@ class Sleep(NamedTuple):
     seconds: float
 
 
+class Within(NamedTuple):
+    """An effect: wait for ``future`` as long as ``seconds``, then raise :class:`TimeoutError`. What was asked
+    for goes on, for others that wait for it too."""
+
+    future: Future[Any]
+    seconds: float
+
+
 Steps: TypeAlias = Generator[Any, Any, T]
 
 
+@overload
+def wait(value: Future[T]) -> Steps[T]: ...
+@overload
+def wait(value: T | Future[T]) -> Steps[T]: ...
 def wait(value: T | Future[T]) -> Steps[T]:
     """Give ``value``, waiting for it first if it is a future (``x = yield from wait(journal.find(...))``)."""
     if isinstance(value, Future):
@@ -72,6 +85,8 @@ def _block(effect: Any) -> Any:
     if isinstance(effect, Sleep):
         time.sleep(effect.seconds)
         return None
+    if isinstance(effect, Within):
+        return effect.future.result(effect.seconds)
     return _future(effect).result()
 
 
@@ -80,6 +95,8 @@ async def _await(effect: Any) -> Any:
         await asyncio.sleep(effect.seconds)
         return None
     # Shielded: a cancelled request must not cancel what other callers wait for too.
+    if isinstance(effect, Within):
+        return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(effect.future)), effect.seconds)
     return await asyncio.shield(asyncio.wrap_future(_future(effect)))
 
 

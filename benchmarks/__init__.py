@@ -1,0 +1,1 @@
+"""What tokenmesh costs, measured; installed as ``tokenmesh_benchmarks`` for ``tokenmesh bench``."""

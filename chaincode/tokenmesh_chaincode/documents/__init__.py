@@ -1,0 +1,58 @@
+"""The documents of tokenmesh: contracts, receipts and operations, and how they and their parts are named."""
+
+from tokenmesh_chaincode.documents.forms import (
+    CONTRACT,
+    OPERATION,
+    RECEIPT,
+    Contract,
+    Operation,
+    Parser,
+    Receipt,
+    is_form,
+    parse_contract,
+    parse_operation,
+    parse_receipt,
+    sign,
+)
+from tokenmesh_chaincode.documents.jws import (
+    DocumentError,
+    Header,
+    Signed,
+    Signer,
+    Verifier,
+    der_signature,
+    is_name,
+    verify,
+    verify_many,
+)
+from tokenmesh_chaincode.documents.naming import canonical, derived_id, digest, new_id, target, thumbprint
+
+__all__ = [
+    "CONTRACT",
+    "OPERATION",
+    "RECEIPT",
+    "Contract",
+    "DocumentError",
+    "Header",
+    "Operation",
+    "Parser",
+    "Receipt",
+    "Signed",
+    "Signer",
+    "Verifier",
+    "canonical",
+    "der_signature",
+    "derived_id",
+    "digest",
+    "is_form",
+    "is_name",
+    "new_id",
+    "parse_contract",
+    "parse_operation",
+    "parse_receipt",
+    "sign",
+    "target",
+    "thumbprint",
+    "verify",
+    "verify_many",
+]

@@ -1,0 +1,299 @@
+"""A requests session bound to a service: normal in all else, it signs, pays and retries.
+
+The work is done in an adapter mounted on the service's url, around the library's own.
+"""
+
+from __future__ import annotations
+
+import io
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
+
+from tokenmesh.clients.base import drive
+from tokenmesh.clients.options import Retry, Via, as_text, belongs, call_options
+from tokenmesh.consumer import (
+    CONTRACT_HEADER,
+    IDEMPOTENCY_HEADER,
+    OWN_BYTES_MAX,
+    CallOptions,
+    Consumer,
+    InResponse,
+    OutRequest,
+    Pending,
+    Send,
+    TransportFailed,
+)
+
+if TYPE_CHECKING:
+    from tokenmesh.mesh import Mesh
+
+PIECE_BYTES = 2**16
+
+_key: ContextVar[str | None] = ContextVar("idempotency_key", default=None)
+
+
+def session(
+    mesh: Mesh,
+    service: str,
+    *,
+    url: str | None = None,
+    max_tokens: int | None = None,
+    via: Via | None = None,
+    retry: Retry | None = None,
+    timeout: float | None = None,
+    adapter: dict[str, Any] | None = None,
+) -> requests.Session:
+    """A ``requests.Session`` for ``service``. Paths such as ``/quote/ACME`` are taken from its url.
+
+    ``timeout``: seconds that one try may take, where a request does not say. ``adapter``: arguments of
+    ``requests.adapters.HTTPAdapter``. All else as for :func:`tokenmesh.clients.httpx.client`.
+
+    Requests take ``idempotency_key="order-17"``; ``response.tokenmesh`` is the
+    :class:`tokenmesh.consumer.CallInfo`.
+    """
+    options = call_options(mesh, service, url, max_tokens, via, retry)
+    made = BoundSession(options.url)
+    paying = PayingAdapter(
+        mesh.consumer, service, options, timeout or mesh.settings.timeout_s, **(adapter or {})
+    )
+    made.mount(options.url, paying)
+    return made
+
+
+class BoundSession(requests.Session):
+    """A session that knows its service's url, and takes ``idempotency_key``."""
+
+    def __init__(self, base_url: str) -> None:
+        super().__init__()
+        self.base_url = base_url
+
+    def request(  # type: ignore[override]
+        self, method: str, url: str | bytes, *args: Any, idempotency_key: str | None = None, **options: Any
+    ) -> requests.Response:
+        text = url.decode() if isinstance(url, bytes) else url
+        if text.startswith("/") or "://" not in text.partition("?")[0]:
+            text = f"{self.base_url}/{text.lstrip('/')}"
+        token = _key.set(as_text(idempotency_key))
+        try:
+            return super().request(method, text, *args, **options)
+        finally:
+            _key.reset(token)
+
+    def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
+        prepared = super().prepare_request(request)
+        # Only on this very request: what a redirect leads to is a copy, without it, and another job.
+        prepared.tokenmesh_key = _key.get() or as_text(prepared.headers.get(IDEMPOTENCY_HEADER))  # type: ignore[attr-defined]
+        return prepared
+
+
+class Headers:
+    """Response headers in the consumer's terms."""
+
+    def __init__(self, headers: CaseInsensitiveDict[str]) -> None:
+        self._headers = headers
+
+    def get(self, name: str, /) -> str | None:
+        return self._headers.get(name)
+
+
+class PayingAdapter(HTTPAdapter):
+    """Sends requests to one service with a contract."""
+
+    def __init__(
+        self, consumer: Consumer, service: str, options: CallOptions, timeout_s: float, **adapter: Any
+    ) -> None:
+        super().__init__(**adapter)
+        self.consumer = consumer
+        self.service = service
+        self.call_options = options
+        self.timeout_s = timeout_s
+
+    def send(
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,
+        timeout: Any = None,
+        verify: Any = True,
+        cert: Any = None,
+        proxies: Any = None,
+    ) -> requests.Response:
+        """Make the call; raises :class:`tokenmesh.errors.CallError`."""
+        options = {
+            "timeout": timeout or self.timeout_s,
+            "verify": verify,
+            "cert": cert,
+            "proxies": proxies,
+        }
+        if not belongs(str(request.url), self.call_options.url):
+            # Mounted by prefix: the same host at another port may begin alike.
+            return super().send(request, stream, **options)
+        exchange = _Exchange(self, request, stream, options)
+        answer = exchange.drive(self.consumer.call(self.service, exchange.out(), self.call_options))
+        response: requests.Response = answer.native
+        response.tokenmesh = answer.info  # type: ignore[attr-defined]
+        response.request = request
+        if answer.pending is not None:
+            _replace_body(response, _Checked(exchange, response, answer.pending))
+        return response
+
+    def send_plain(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        """Send as the library does, leaving the body to be read."""
+        return super().send(request, stream=True, **options)
+
+
+class _Exchange:
+    """One call's requests and responses."""
+
+    def __init__(
+        self,
+        adapter: PayingAdapter,
+        request: requests.PreparedRequest,
+        streamed: bool,
+        options: dict[str, Any],
+    ) -> None:
+        self.adapter = adapter
+        self.request = request
+        self.streamed = streamed
+        self.options = options
+        self.open: requests.Response | None = None
+
+    def out(self) -> OutRequest:
+        request = self.request
+        given: Any = request.body
+        body = self.read_body() if given is None or isinstance(given, bytes | str) else None
+        key = getattr(request, "tokenmesh_key", None)
+        return OutRequest(str(request.method), str(request.url), list(request.headers.items()), body, key)
+
+    def drive(self, steps: Any) -> Any:
+        try:
+            return drive(steps, self.send, self.read_body)
+        except BaseException:
+            if self.open is not None:
+                self.open.close()
+            raise
+
+    def read_body(self) -> bytes:
+        """The whole body; what was a stream is replaced by it, so that it can be sent again."""
+        request = self.request
+        body: Any = request.body
+        if body is None:
+            return b""
+        if isinstance(body, str):
+            body = body.encode()
+        elif not isinstance(body, bytes):
+            body = body.read() if hasattr(body, "read") else b"".join(body)
+            body = body.encode() if isinstance(body, str) else body
+            request.headers.pop("Transfer-Encoding", None)
+        request.body = body
+        request.headers["Content-Length"] = str(len(body))
+        return bytes(body)
+
+    def send(self, send: Send) -> InResponse:
+        if self.open is not None:
+            self.open.close()
+            self.open = None
+        try:
+            response = self.adapter.send_plain(self._prepared(send), **self.options)
+            self.open = response
+            whole = send.own or not self.streamed or response.status_code >= 400
+            body = self._read(response, send) if whole else None
+        except (
+            requests.ConnectionError,
+            requests.Timeout,
+            requests.exceptions.ChunkedEncodingError,
+        ) as error:
+            raise _failure(error) from error
+        except (urllib3.exceptions.HTTPError, OSError) as error:  # while the body was read
+            raise TransportFailed(f"{type(error).__name__} {error}", sent=True) from error
+        return InResponse(response.status_code, Headers(response.headers), body, response)
+
+    def _prepared(self, send: Send) -> requests.PreparedRequest:
+        if send.own:
+            prepared = requests.PreparedRequest()
+            prepared.prepare(
+                method=send.request.method, url=send.request.url, headers=dict(send.request.headers)
+            )
+            return prepared
+        prepared = self.request.copy()
+        prepared.headers.pop(CONTRACT_HEADER, None)
+        for name, value in send.request.headers[-1:]:
+            if name == CONTRACT_HEADER:
+                prepared.headers[name] = value
+        return prepared
+
+    def _read(self, response: requests.Response, send: Send) -> bytes:
+        if send.own:
+            body: bytes = response.raw.read(OWN_BYTES_MAX + 1, decode_content=False)
+            response.close()
+            if len(body) > OWN_BYTES_MAX:
+                raise TransportFailed(f"an answer of more than {OWN_BYTES_MAX} bytes", sent=True)
+            return body
+        if "Content-Encoding" not in response.headers:
+            return response.content
+        body = response.raw.read(decode_content=False)
+        response.raw.release_conn()
+        _replace_body(response, io.BytesIO(body))
+        return body
+
+
+def _failure(error: requests.RequestException) -> TransportFailed:
+    """What the library's error means for the contract that the request carried."""
+    reason = getattr(error.args[0], "reason", None) if error.args else None
+    not_sent = isinstance(
+        error, (requests.ConnectTimeout, requests.exceptions.ProxyError, requests.exceptions.SSLError)
+    ) or isinstance(reason, (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError))
+    return TransportFailed(f"{type(error).__name__} {error}", sent=not not_sent)
+
+
+def _replace_body(response: requests.Response, body: Any) -> None:
+    """Have the response read its (still encoded) body from a file instead of the connection."""
+    raw = response.raw
+    response.raw = urllib3.HTTPResponse(
+        body=body,
+        headers=raw.headers,
+        status=raw.status,
+        version=raw.version,
+        reason=raw.reason,
+        preload_content=False,
+        original_response=raw._original_response,
+        request_method=response.request.method,
+    )
+
+
+class _Checked(io.RawIOBase):
+    """A response's body on its way to the caller; at its end it is held against the receipt."""
+
+    def __init__(self, exchange: _Exchange, response: requests.Response, pending: Pending) -> None:
+        self._exchange = exchange
+        self._raw = response.raw
+        self._pending: Pending | None = pending
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1) -> bytes:
+        amount = None if size is None or size < 0 else size
+        piece: bytes = self._raw.read(amount, decode_content=False)
+        pending = self._pending
+        if pending is None:
+            return piece
+        pending.digests.update(piece)
+        if amount is None or (not piece and amount):
+            self._pending = None
+            self._raw.release_conn()
+            self._exchange.open = None
+            self._exchange.drive(self._exchange.adapter.consumer.conclude(pending))
+        return piece
+
+    def close(self) -> None:
+        pending, self._pending = self._pending, None
+        self._raw.close()
+        self._raw.release_conn()
+        if pending is not None:
+            self._exchange.adapter.consumer.abandon(pending)
+        super().close()

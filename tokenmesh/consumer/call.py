@@ -1,0 +1,319 @@
+"""One call: find the offer, sign a contract, send, judge the answer, and again if need be.
+
+All that belongs to a call lives in one :class:`Call`, so any number of them share a consumer undisturbed.
+
+Three rules make repeating safe, and everything here and in :mod:`tokenmesh.consumer.answers` follows from
+them:
+
+- As long as nobody knows how a contract ended (``doubt``), it is sent again as it is.
+- A refusal that says the contract was not taken (402, and 401 for the clock) may be answered by a contract
+  that differs in price, time or allowance, but has **the same id**: should a copy of the first still be on
+  its way, the payee takes one of them and no more.
+- Only after a receipt that says *void* is there a new id, and so a second run of the handler.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from opentelemetry import trace
+
+from tokenmesh.consumer.messages import (
+    CONTRACT_HEADER,
+    CallInfo,
+    CallOptions,
+    InResponse,
+    OutRequest,
+    ReadBody,
+    Send,
+    TransportFailed,
+)
+from tokenmesh.consumer.offers import Offer, Shelf
+from tokenmesh.consumer.outcomes import Again, Resign
+from tokenmesh.errors import (
+    CallError,
+    LedgerError,
+    NotFunded,
+    NotFundedYet,
+    NotSpent,
+    OfferTooHigh,
+    OutcomeUnknown,
+    Unreachable,
+)
+from tokenmesh.retry import IDEMPOTENT, Tries
+from tokenmesh.steps import Sleep, Steps
+from tokenmesh.treasury import Ticket
+from tokenmesh_chaincode import documents
+from tokenmesh_chaincode.documents import Contract, Receipt
+
+if TYPE_CHECKING:
+    from tokenmesh.consumer.consumer import Consumer
+
+HOLD = "hold"
+RESIGNS_MAX = 8
+"""How often one call answers a refusal with a contract that differs in what was wrong."""
+GENERATIONS_MAX = 16
+"""How often a call begins anew, with a new contract id, after the last one ended void."""
+
+
+class Call:
+    """The state of one call."""
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        service: str,
+        request: OutRequest,
+        options: CallOptions,
+        tries: Tries,
+        *,
+        follow_up: bool,
+    ) -> None:
+        self.consumer = consumer
+        self.service = service
+        self.request = request
+        self.options = options
+        self.tries = tries
+        self.follow_up = follow_up
+        self.shelf: Shelf = consumer.book.shelf(service, options.url)
+        url = urlsplit(request.url)
+        self.target = documents.target(url.path, url.query)
+        self.offer: Offer | None = None
+        self.contract: Contract | None = None
+        self.text = ""
+        self.ticket: Ticket | None = None
+        self.jti = ""
+        self.generation = 0
+        self.body = request.body
+        self.doubt = False
+        """The contract may have been taken, and no answer has said how it ended."""
+        self.sending = False
+        self.repriced = 0
+        self.asked_again = False
+        """The payee was asked again because it may have been behind the ledger; once is enough."""
+
+    # The loop
+
+    def run(self) -> Steps[InResponse]:
+        """Make the call; raises :class:`CallError`."""
+        resigns = 0
+        while True:
+            try:
+                return (yield from self._try())
+            except Resign as resign:
+                resigns += 1
+                if resigns > RESIGNS_MAX:
+                    raise resign.error from None
+                self.text = ""
+            except Again as again:
+                wait = self.tries.again(
+                    error=again.error,
+                    response=None if again.response is None else again.response.native,
+                    status=None if again.response is None else again.response.status,
+                    retry_after=again.retry_after,
+                    at_most=self._life_left(),
+                )
+                if wait is None:
+                    return again.give()
+                if wait > 0:
+                    yield Sleep(wait)
+
+    def end(self) -> None:
+        """Give back what is out, however the call ended: also when it was cancelled."""
+        ticket, self.ticket = self.ticket, None
+        if ticket is None:
+            return
+        if self.sending or self.doubt:
+            self.consumer.treasury.lost(ticket, self.contract.exp if self.contract else ticket.exp)
+        else:
+            self.consumer.treasury.returned(ticket, reusable=True)
+
+    def _try(self) -> Steps[InResponse]:
+        if self.offer is None:
+            self.offer = yield from self.consumer.find_offer(self)
+        if not self.text:
+            tokens = None if self.offer is None else self._tokens(self.offer)
+            if self.offer is None or tokens is None:
+                response = yield from self._send_free()
+                return self.consumer.answers.judge_free(self, response)
+            try:
+                yield from self._sign(self.offer, tokens)
+            except NotSpent as error:
+                raise Again(self._in_doubt(error)) from error
+        response = yield from self._send()
+        return (yield from self.consumer.answers.judge(self, response))
+
+    # Sending
+
+    def _send(self) -> Steps[InResponse]:
+        headers = [*self.request.headers, (CONTRACT_HEADER, self.text)]
+        self.sending = True
+        try:
+            response: InResponse = yield Send(self.request._replace(headers=headers))
+        except TransportFailed as failure:
+            self.sending = False
+            self.doubt = self.doubt or failure.sent
+            error: CallError = self.unreachable(failure)
+            if self.doubt:
+                error = self.unknown(f"no response came ({failure})")
+                error.__cause__ = failure.__cause__
+            raise Again(error) from failure
+        self.sending = False
+        return response
+
+    def _send_free(self) -> Steps[InResponse]:
+        """Send without a contract: repeated as plain HTTP allows, and no further."""
+        try:
+            response: InResponse = yield Send(self.request)
+        except TransportFailed as failure:
+            error = self.unreachable(failure)
+            if failure.sent and (self.request.method not in IDEMPOTENT or self.request.body is None):
+                raise error from failure.__cause__
+            raise Again(error) from failure
+        return response
+
+    # Signing
+
+    def _sign(self, offer: Offer, tokens: int) -> Steps[None]:
+        """Make the contract, with the ticket there is if it will do."""
+        consumer = self.consumer
+        yield from self._know_payee()
+        if self.body is None:
+            self.body = yield ReadBody()
+        if not self.jti:
+            self.jti = self._new_id()
+        hold = HOLD in (self.options.via, offer.via)
+        self._let_go_unless(hold, tokens)
+        if self.ticket is None:
+            if hold:
+                self.ticket = yield from consumer.treasury.place_hold(self.service, tokens, self.jti)
+            else:
+                self.ticket = yield from consumer.treasury.allowance_for(self.service, tokens)
+        ticket = self.ticket
+        policy = yield from consumer.treasury.policy()
+        now = int(consumer.clock() + self.shelf.skew_s)
+        self.contract = Contract(
+            consumer.domain,
+            consumer.payer,
+            self.service,
+            offer.operation,
+            self.request.method,
+            self.target,
+            documents.digest(self.body),
+            tokens,
+            self.jti,
+            now,
+            min(now + int(consumer.treasury.contract_ttl_s(policy)), ticket.exp),
+            ticket.via,
+            ticket.lane,
+            ticket.seq,
+            _traceparent(),
+        )
+        self.text = consumer.sign(self.contract)
+
+    def _know_payee(self) -> Steps[None]:
+        """Have the payee's certificate at hand before anything is spent: its receipt is checked with it."""
+        try:
+            known = yield from self.consumer.receipts.prepare(self.service)
+        except LedgerError as error:
+            message = f"the ledger gave no answer when asked for {self.service}'s certificate: {error}"
+            raise NotFundedYet(message, service=self.service) from error
+        if not known:
+            raise NotFunded(f"the ledger has no wallet {self.service!r}", service=self.service)
+
+    def _let_go_unless(self, hold: bool, tokens: int) -> None:
+        """Keep the ticket there is only if it is of the right kind and covers ``tokens``."""
+        ticket = self.ticket
+        if ticket is None or (ticket.tokens >= tokens and hold == (ticket.allowance is None)):
+            return
+        self.ticket = None
+        self.consumer.treasury.returned(ticket, reusable=not self.doubt)
+        if hold and ticket.allowance is None and not self.doubt:
+            self.begin_anew()  # a hold is tied to its id, and cannot grow
+
+    def _tokens(self, offer: Offer) -> int | None:
+        """What to offer; None when only the payee can tell what this request costs."""
+        most = self.options.max_tokens
+        tokens = most if offer.tokens is None else offer.tokens
+        if tokens is not None and most is not None and tokens > most:
+            error = OfferTooHigh(
+                f"{self.service} asks {tokens} tokens for {offer.operation}, and max_tokens is {most}",
+                service=self.service,
+            )
+            raise Again(self._in_doubt(error))
+        return tokens
+
+    def _new_id(self) -> str:
+        key, consumer = self.request.idempotency_key, self.consumer
+        if key is None:
+            return consumer.ids()
+        return documents.derived_id(consumer.domain, consumer.payer, self.service, key, self.generation)
+
+    # What the answers need
+
+    def concluded(self, receipt: Receipt) -> None:
+        """The contract has ended, as ``receipt`` says."""
+        ticket, self.ticket = self.ticket, None
+        self.doubt = False
+        if ticket is not None:
+            self.consumer.treasury.charged(ticket, receipt.tok, receipt.left)
+
+    def begin_anew(self) -> bool:
+        """Have the next try make a new contract with a new id; False when that was done often enough."""
+        if self.generation >= GENERATIONS_MAX:
+            return False
+        self.generation += 1
+        self.jti, self.text, self.contract = "", "", None
+        return True
+
+    def info(self, receipt: Receipt | None = None, text: str | None = None) -> CallInfo:
+        """What the caller gets to know of this call so far."""
+        return CallInfo(
+            self.service,
+            operation=None if self.offer is None else self.offer.operation,
+            contract_id=self.jti or None,
+            charged=0 if receipt is None else receipt.tok,
+            receipt=receipt,
+            receipt_text=text,
+            tries=self.tries.number,
+        )
+
+    def unknown(self, why: str) -> OutcomeUnknown:
+        """The error for a contract that may have been taken."""
+        return OutcomeUnknown(
+            f"whether {self.service} took contract {self.jti} is not known: {why}. Call again with the same "
+            "idempotency key, or see 'tokenmesh contract show' once the contract has expired",
+            service=self.service,
+            contract_id=self.jti,
+        )
+
+    def unreachable(self, failure: TransportFailed) -> Unreachable:
+        error = Unreachable(
+            f"{self.service} at {self.options.url} gave no answer: {failure}", service=self.service
+        )
+        error.__cause__ = failure.__cause__
+        return error
+
+    def _in_doubt(self, error: NotSpent) -> CallError:
+        """``error``, unless an earlier copy of the contract may have been taken."""
+        if not self.doubt:
+            error.contract_id = error.contract_id or self.jti or None
+            return error
+        unknown = self.unknown(str(error))
+        unknown.__cause__ = error
+        return unknown
+
+    def _life_left(self) -> float:
+        if self.contract is None:
+            return math.inf
+        return self.contract.exp - self.consumer.clock() - self.shelf.skew_s
+
+
+def _traceparent() -> str | None:
+    """The W3C ``traceparent`` of the span that this call is made in."""
+    context = trace.get_current_span().get_span_context()
+    if not context.is_valid:
+        return None
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags & 0xFF:02x}"

@@ -1,0 +1,152 @@
+"""What a payee offers, as its consumers know it: read once, kept for a while, put right by every 402."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import OrderedDict
+from collections.abc import Iterable
+from concurrent.futures import Future
+from typing import Any, Literal, NamedTuple
+
+from tokenmesh_chaincode.documents import is_form, target
+from tokenmesh_chaincode.limits import TOKENS_MAX
+
+OFFERS_PATH = "/.well-known/tokenmesh/offers"
+OFFERS_MAX = 10_000
+"""Offers of one service that are read."""
+TEMPLATE_LENGTH_MAX = 4096
+
+_PART = re.compile(r"\{([^{}:/]*)(:path)?\}")
+
+
+class Offer(NamedTuple):
+    """What one operation costs. ``tokens`` is None if that depends on the request."""
+
+    operation: str
+    method: str
+    path: str
+    tokens: int | None
+    via: Literal["allowance", "hold"]
+
+
+class Offers:
+    """The offers of one service, looked up by method and path. Immutable."""
+
+    def __init__(self, offers: Iterable[Offer]) -> None:
+        self._literal: dict[tuple[str, str], Offer] = {}
+        patterns: list[tuple[tuple[int, ...], str, re.Pattern[str], Offer]] = []
+        for offer in offers:
+            if "{" in offer.path:
+                patterns.append((_rank(offer.path), offer.method, _compile(offer.path), offer))
+            else:
+                self._literal[offer.method, target(offer.path)] = offer
+        # A literal segment beats a parameter, from the left; a parameter beats the rest of the path.
+        patterns.sort(key=lambda pattern: pattern[0])
+        self._patterns = patterns
+
+    def match(self, method: str, path: str) -> Offer | None:
+        """The offer for a request; ``path`` is canonical (``documents.target``) and without query."""
+        literal = self._literal.get((method, path))
+        if literal is not None:
+            return literal
+        for _, its_method, pattern, offer in self._patterns:
+            if its_method == method and pattern.fullmatch(path):
+                return offer
+        return None
+
+    def with_these(self, offers: Iterable[Offer]) -> Offers:
+        """These offers, with ``offers`` in the place of those for the same method and path."""
+        mine = {(offer.method, offer.path): offer for offer in self}
+        mine.update({(offer.method, offer.path): offer for offer in offers})
+        return Offers(list(mine.values())[-OFFERS_MAX:])
+
+    def __iter__(self) -> Any:
+        yield from self._literal.values()
+        yield from (offer for *_, offer in self._patterns)
+
+
+NO_OFFERS = Offers(())
+
+
+def _rank(path: str) -> tuple[int, ...]:
+    ranks = []
+    for segment in path.split("/"):
+        found = _PART.search(segment)
+        ranks.append(0 if found is None else 2 if found[2] else 1)
+    # Of two templates alike so far, the longer one says more.
+    return (*ranks, 3)
+
+
+def _compile(path: str) -> re.Pattern[str]:
+    pattern, end = "", 0
+    for part in _PART.finditer(path):
+        pattern += re.escape(_literal(path[end : part.start()])) + (".+" if part[2] else "[^/]+")
+        end = part.end()
+    return re.compile(pattern + re.escape(_literal(path[end:])))
+
+
+def _literal(text: str) -> str:
+    return target(text) if text else ""
+
+
+def read_offers(data: Any) -> list[Offer]:
+    """The offers in a list as JSON has it; ``ValueError`` if it is none. What makes no sense is left out."""
+    if not isinstance(data, list):
+        raise ValueError("offers are a list")  # noqa: TRY004 - the caller asks whether the JSON makes sense
+    return [offer for offer in map(_read, data[:OFFERS_MAX]) if offer is not None]
+
+
+def parse_offers(body: bytes) -> Offers:
+    """The offers that a service publishes; ``ValueError`` if ``body`` is nothing of the kind."""
+    document = json.loads(body)
+    if not isinstance(document, dict):
+        raise ValueError("not a JSON object")  # noqa: TRY004
+    return Offers(read_offers(document.get("offers")))
+
+
+def _read(item: Any) -> Offer | None:
+    if not isinstance(item, dict):
+        return None
+    operation, method, path, via = (item.get(name) for name in ("operation", "method", "path", "via"))
+    tokens = item.get("up_to", item.get("tokens"))
+    if tokens is not None and (type(tokens) is not int or not 0 <= tokens <= TOKENS_MAX):
+        return None
+    if not isinstance(path, str) or not path.startswith("/") or len(path) > TEMPLATE_LENGTH_MAX:
+        return None
+    if not isinstance(operation, str) or not isinstance(method, str):
+        return None
+    if not (is_form("op", operation) and is_form("htm", method) and via in ("allowance", "hold")):
+        return None
+    return Offer(operation, method, path, tokens, via)
+
+
+class Shelf:
+    """What is known of one service: its offers, since when, and whether someone is asking for them now."""
+
+    __slots__ = ("asking", "offers", "read_at", "skew_s")
+
+    def __init__(self) -> None:
+        self.offers: Offers | None = None
+        self.read_at = 0.0
+        self.asking: Future[Any] | None = None
+        self.skew_s = 0.0
+        """By how much the payee's clock is ahead of ours, as far as it has told."""
+
+
+class OfferBook:
+    """The shelves of all services; the least recently used goes when there are too many."""
+
+    def __init__(self, size_max: int) -> None:
+        self._size_max = size_max
+        self._shelves: OrderedDict[tuple[str, str], Shelf] = OrderedDict()
+
+    def shelf(self, service: str, url: str) -> Shelf:
+        """The shelf of ``service`` as found at ``url``."""
+        key = (service, url)
+        shelf = self._shelves.get(key)
+        if shelf is None:
+            shelf = self._shelves.setdefault(key, Shelf())
+            while len(self._shelves) > self._size_max:
+                self._shelves.popitem(last=False)
+        return shelf

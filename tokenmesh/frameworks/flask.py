@@ -1,0 +1,361 @@
+"""Flask: priced views, blueprints and class-based views, sync and async, streamed or not.
+
+Hooks, all on methods that Flask documents as made for calling or overriding: ``add_url_rule`` (of
+applications and blueprints) sees what becomes a route; ``preprocess_request``, which runs before the user's
+``before_request`` functions, keeps the body readable; ``process_response``, before the user's
+``after_request`` functions, sees the response that the handler, or an error handler, has made. So what a
+payer gets again on a retry is what its handler gave, and the application's own functions run on it anew.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Any
+
+import flask
+from flask import Flask
+from flask.blueprints import Blueprint
+from flask.signals import request_tearing_down
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import Rule
+
+from tokenmesh.decorators import Handler
+from tokenmesh.errors import ServingError
+from tokenmesh.frameworks.base import OFFERS_PATH, RECEIPTS_PATH, Framework, Recorder, Route, Site, put
+from tokenmesh.journal import StoredResponse
+from tokenmesh.provider import RECEIPT_HEADER, Answer, Answered, Exchange, Problem, Refused, Request
+from tokenmesh.provider.exchange import current
+from tokenmesh.provider.receipts import EMPTY_DIGEST
+from tokenmesh.provider.views import VIEWS, marked
+from tokenmesh.steps import run
+from tokenmesh_chaincode import documents
+
+EXTENSION = "tokenmesh"
+"""Where an application keeps its :class:`Application`: in ``app.extensions``, as Flask asks."""
+# Where a request keeps its exchange, and its body once that was read: in its WSGI environment.
+_EXCHANGE = "tokenmesh.exchange"
+_BODY = "tokenmesh.body"
+_CONTRACT = "HTTP_TOKEN_CONTRACT"
+
+# A rule's variable parts, as werkzeug writes them: <name>, <converter:name>, <converter(args):name>.
+_PART = re.compile(r"<(?:(?P<converter>[a-zA-Z_]\w*)(?:\(.*?\))?:)?(?P<name>[a-zA-Z_]\w*)>")
+
+
+class FlaskFramework(Framework):
+    """The adapter for Flask, 3.0 and newer."""
+
+    name = "flask"
+
+    def install(self) -> None:
+        _hook_routes(Flask, address=True)
+        _hook_routes(Blueprint, address=False)
+        _hook_requests()
+
+    def exchange(self, handler: Handler) -> Exchange | None:
+        if not flask.has_request_context():
+            return None
+        environ = flask.request.environ
+        if _EXCHANGE in environ:
+            raise ServingError(
+                f"{handler.name} is priced, and called from another priced handler. One request pays for "
+                "one: call a function that is not priced, or the other service through its client"
+            )
+        exchange = environ[_EXCHANGE] = _application(_object(flask.current_app)).exchange(handler)
+        return exchange
+
+
+class Application:
+    """What is kept of one Flask application."""
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+        self._paths: dict[str, str] = {}
+        self.site = Site(self._routes)
+        self.addressed = False
+        self.checked = False
+
+    def handler(self, rule: Rule | None, method: str) -> Handler | None:
+        """What is priced at a rule, for one method."""
+        if rule is None or (method == "OPTIONS" and getattr(rule, "provide_automatic_options", False)):
+            return None
+        return _handler(self._app.view_functions.get(rule.endpoint), method)
+
+    def address(self) -> None:
+        """Serve the two well-known addresses."""
+        if self.addressed:
+            return
+        self.addressed = True
+
+        def offers() -> Any:
+            return _respond(self._app, self.site.offers())
+
+        def receipt(jti: str) -> Any:
+            return _respond(self._app, run(self.site.receipt(jti, flask.request.args.get("payer"))))
+
+        self._app.add_url_rule(OFFERS_PATH, "tokenmesh_offers", offers)
+        self._app.add_url_rule(RECEIPTS_PATH + "<jti>", "tokenmesh_receipt", receipt)
+
+    def exchange(self, handler: Handler) -> FlaskExchange:
+        """The exchange of the current request, which ``handler`` serves."""
+        try:
+            provider = handler.provider()
+        except Answered as answered:
+            raise HTTPException(response=_respond(self._app, answered.answer)) from answered
+        request = _object(flask.request)
+        environ = request.environ
+        method = request.method
+        path = self._path(request.url_rule)
+        raw = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+        contract = environ.get(_CONTRACT)
+        return FlaskExchange(
+            provider,
+            handler.terms,
+            Request(
+                method,
+                documents.target(raw, environ.get("QUERY_STRING", ""), decoded=True),
+                handler.terms.operation or f"{method} {path}",
+                path,
+                () if contract is None else (contract.encode("latin-1"),),
+                lambda: self.keep_body(handler),
+                request,
+                request.view_args or {},
+            ),
+            handler,
+            self._app,
+        )
+
+    def keep_body(self, handler: Handler) -> bytes:
+        """The current request's body, which stays readable for everyone after us, in every way.
+
+        Leaves the request (400) if it is larger than ``request_bytes_max``.
+        """
+        request = flask.request
+        environ = request.environ
+        kept: bytes | None = environ.get(_BODY)
+        if kept is not None:
+            return kept
+        if "form" in request.__dict__:
+            raise ServingError(
+                f"{handler.name} is priced, but the request's form was parsed before anyone could see that: "
+                "a decorator above @priced has to use functools.wraps"
+            )
+        try:
+            most = handler.provider().settings.request_bytes_max
+            if (request.content_length or 0) > most:
+                raise _too_large(most)
+            body = request.stream.read(most + 1)
+            if len(body) > most:
+                raise _too_large(most)
+        except Answered as answered:
+            raise HTTPException(response=_respond(self._app, answered.answer)) from answered
+        environ[_BODY] = body
+        environ["wsgi.input"] = BytesIO(body)
+        environ["wsgi.input_terminated"] = True
+        request.__dict__.pop("stream", None)
+        return body
+
+    def check(self) -> None:
+        """Raise :class:`ServingError` if a view is served free that should not be."""
+        for view in self._app.view_functions.values():
+            VIEWS.check(view)
+        self.checked = True
+
+    def _path(self, rule: Rule | None) -> str:
+        """The template of a rule, with ``{x}`` and ``{x:path}``."""
+        text = "" if rule is None else rule.rule
+        path = self._paths.get(text)
+        if path is None:
+            path = self._paths[text] = _PART.sub(self._part, text)
+        return path
+
+    def _part(self, match: re.Match[str]) -> str:
+        converter = self._app.url_map.converters.get(match["converter"] or "default")
+        # What is not isolating may contain slashes, as <path:x> does.
+        return (
+            f"{{{match['name']}}}"
+            if getattr(converter, "part_isolating", True)
+            else f"{{{match['name']}:path}}"
+        )
+
+    def _routes(self) -> Iterator[Route]:
+        for rule in self._app.url_map.iter_rules():
+            for method in sorted(rule.methods or ()):
+                handler = self.handler(rule, method)
+                if handler is not None:
+                    yield Route(handler, method, self._path(rule))
+
+
+class FlaskExchange(Exchange):
+    """An exchange in Flask's request context."""
+
+    __slots__ = ("_app", "streams")
+
+    def __init__(self, provider: Any, terms: Any, request: Request, handler: Handler, app: Flask) -> None:
+        super().__init__(provider, terms, request, handler)
+        self._app = app
+        self.streams = False
+
+    def leave(self, answered: Answered) -> BaseException:
+        super().leave(answered)
+        # An HTTPException that carries a response passes by all error handlers.
+        return HTTPException(response=_respond(self._app, answered.answer))
+
+    def finish(self, response: Any) -> Any:
+        """End with the response that was made, by whomever; gives the one to send."""
+        if self.answer is not None:
+            return _respond(self._app, self.answer)
+        if not self.open or self.streams:
+            return response
+        status = response.status_code
+        bodiless = self.request.method == "HEAD" or status in (204, 304) or status < 200
+        flowing = response.is_streamed or response.direct_passthrough
+        if flowing and not bodiless:
+            self.streams = True
+            response.response = _Stream(self, response)
+            return response
+        body = b"" if flowing else response.get_data()
+        digest = EMPTY_DIGEST if bodiless else documents.digest(body)
+        try:
+            receipt = run(
+                self.end(StoredResponse(status, list(response.headers), body, digest), lambda: response)
+            )
+        except Answered as answered:
+            self.leave(answered)
+            return _respond(self._app, answered.answer)
+        if receipt is not None:
+            response.headers[RECEIPT_HEADER] = receipt
+        return response
+
+
+class _Stream:
+    """The body of a streamed response on its way: fulfilled at its end, void if it is closed before."""
+
+    def __init__(self, exchange: FlaskExchange, response: Any) -> None:
+        self._exchange = exchange
+        self._response = response
+        self._source = response.response
+        self._chunks = iter(self._source)
+        self._recorder = Recorder(exchange.provider.settings.response_bytes_max)
+        self._status, self._headers = response.status_code, list(response.headers)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        token = current.set(self._exchange)
+        try:
+            chunk = next(self._chunks)
+        except StopIteration:
+            # Before the server hears of the end: if it cannot be fulfilled, the response stays incomplete.
+            stored = self._recorder.response(self._status, self._headers)
+            run(self._exchange.end(stored, lambda: self._response))
+            raise
+        except BaseException as error:
+            self._exchange.fail(error)
+            self._abort("the stream broke off")
+            raise
+        finally:
+            current.reset(token)
+        self._recorder.add(chunk.encode() if isinstance(chunk, str) else chunk)
+        return chunk
+
+    def close(self) -> None:
+        try:
+            if hasattr(self._source, "close"):
+                self._source.close()
+        finally:
+            self._abort("the client went away")
+
+    def _abort(self, reason: str) -> None:
+        stored = self._recorder.response(self._status, self._headers, complete=False)
+        run(self._exchange.abort(reason, stored))
+
+
+def _hook_routes(owner: Any, *, address: bool) -> None:
+    """See what becomes a route of an application (which gets its well-known addresses) or a blueprint."""
+    add = owner.add_url_rule
+
+    def add_url_rule(
+        self: Any, rule: str, endpoint: Any = None, view_func: Any = None, *args: Any, **options: Any
+    ) -> None:
+        add(self, rule, endpoint, view_func, *args, **options)
+        if view_func is not None:
+            VIEWS.route(view_func)
+            if address and _is_priced(view_func):
+                _application(self).address()
+
+    put(owner, "add_url_rule", add_url_rule)
+
+
+def _hook_requests() -> None:
+    preprocess, process = Flask.preprocess_request, Flask.process_response
+
+    def preprocess_request(app: Flask) -> Any:
+        application = app.extensions.get(EXTENSION)
+        if application is None or not application.checked:
+            application = _application(app)
+            application.check()
+        request = flask.request
+        if _CONTRACT in request.environ:
+            handler = application.handler(request.url_rule, request.method)
+            if handler is not None:
+                application.keep_body(handler)
+        return preprocess(app)
+
+    def process_response(app: Flask, response: Any) -> Any:
+        exchange = flask.request.environ.get(_EXCHANGE)
+        return process(app, response if exchange is None else exchange.finish(response))
+
+    put(Flask, "preprocess_request", preprocess_request)
+    put(Flask, "process_response", process_response)
+
+
+def _application(app: Flask) -> Application:
+    application: Application | None = app.extensions.get(EXTENSION)
+    if application is None:
+        application = app.extensions[EXTENSION] = Application(app)
+        request_tearing_down.connect(_torn_down, app)
+    return application
+
+
+def _torn_down(_app: Flask, **_: Any) -> None:
+    """A request is over. If no response came of it (its exception went through to the server): void."""
+    exchange = flask.request.environ.get(_EXCHANGE)
+    if exchange is not None and exchange.open and not exchange.streams:
+        run(exchange.abort("no response came of it"))
+
+
+def _handler(view: Any, method: str) -> Handler | None:
+    """What is priced of a view for one method: the view, or that method of its class."""
+    handler: Handler | None = marked(view)
+    view_class = getattr(view, "view_class", None)
+    if handler is not None or view_class is None:
+        return handler
+    names = [method.lower(), "get"] if method == "HEAD" else [method.lower()]
+    function = next((found for name in names if (found := getattr(view_class, name, None)) is not None), None)
+    handler = marked(function)
+    return handler or marked(view_class.dispatch_request)
+
+
+def _is_priced(view: Any) -> bool:
+    methods = {"GET", *(getattr(view, "methods", None) or ())}
+    return any(_handler(view, method) is not None for method in methods)
+
+
+def _object(proxy: Any) -> Any:
+    """What is behind one of Flask's proxies."""
+    return proxy._get_current_object()
+
+
+def _too_large(most: int) -> Refused:
+    return Refused(Problem("request_too_large", f"At most {most} bytes are taken."))
+
+
+def _respond(app: Flask, answer: Answer) -> Any:
+    """A response with exactly these headers."""
+    response = app.response_class(answer.body, answer.status)
+    response.headers.clear()
+    response.headers.extend(answer.headers)
+    return response

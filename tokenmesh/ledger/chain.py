@@ -1,0 +1,163 @@
+"""The chain: how a transaction's id follows from its content, what its writer signs, and how it is written.
+
+A transaction's header is canonical JSON: the domain, the number, the id of the transaction before, the time,
+who wrote it with which certificate, and a digest over its operations and their outcomes. The id is the
+SHA-256 of the header in hex; the signature (ES256, 64 bytes) is over the header. So nothing about a
+transaction can be changed without its writer's key, and nothing can be left out or moved without breaking
+the ids that follow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+
+from tokenmesh.ledger.effects import marks, parties
+from tokenmesh.ledger.state import StoredState
+from tokenmesh.ledger.store import AT_BITS
+from tokenmesh_chaincode import documents
+from tokenmesh_chaincode.documents import Signed, Signer, canonical
+from tokenmesh_chaincode.rules import Outcome
+
+_HASH = hashlib.sha256
+
+_PUT_STATE = """
+    INSERT INTO state (key, value, payer, due, n)
+    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+        json_extract(value, '$[3]'), :n
+    FROM json_each(:rows) WHERE true
+    ON CONFLICT (key) DO UPDATE
+    SET value = excluded.value, payer = excluded.payer, due = excluded.due, n = excluded.n
+"""
+
+
+class Header(NamedTuple):
+    """What a transaction's id is the hash of. ``body`` is :func:`body_digest` of its operations."""
+
+    dom: str
+    n: int
+    prev: str
+    time_ms: int
+    signer: str
+    x5t: str
+    body: str
+
+    def to_bytes(self) -> bytes:
+        """The bytes that are hashed and signed. They begin with "{", as no document's signing input does."""
+        return canonical(self._asdict())
+
+    def tx_id(self) -> str:
+        """The id of the transaction."""
+        return _HASH(self.to_bytes()).hexdigest()
+
+    def is_signed(self, signature: bytes, key: EllipticCurvePublicKey) -> bool:
+        """Whether ``key`` made this signature over the header."""
+        if len(signature) != 64:
+            return False
+        header = documents.Header("ES256", "", self.signer, self.x5t)
+        return documents.verify(Signed("", header, None, self.to_bytes(), signature), key)
+
+
+class Entry(NamedTuple):
+    """An operation that a transaction records; ``outcome`` is canonical JSON, ``contracts`` are ids."""
+
+    issuer: str
+    id: str
+    act: str
+    outcome: str
+    document: bytes
+    contracts: Collection[str]
+
+
+def body_digest(operations: Iterable[tuple[bytes, str]]) -> str:
+    """The digest over documents and their outcomes, in order."""
+    body = _HASH()
+    for document, outcome in operations:
+        body.update(_HASH(document).digest())
+        body.update(_HASH(outcome.encode()).digest())
+    return body.hexdigest()
+
+
+def text_of(value: Any) -> str:
+    """The one JSON text of a value: what the ledger's columns hold."""
+    return canonical(value).decode()
+
+
+def beginning(first: dict[str, Any], domain: str, signer: str) -> Entry:
+    """The only operation of transaction 0: the genesis document ``first``, by one of the governors."""
+    outcome = text_of(Outcome(True, "ok", {"domain": domain}).to_json())
+    return Entry(signer, domain, "genesis", outcome, canonical(first), ())
+
+
+def append(
+    connection: sqlite3.Connection,
+    state: StoredState,
+    entries: Sequence[Entry],
+    signer: Signer,
+    *,
+    dom: str,
+    n: int,
+    prev: str,
+    time_ms: int,
+) -> str:
+    """Chain, sign and write a transaction of ``entries``, with what ``state`` has collected; its id.
+
+    All but the commit, which is the caller's.
+    """
+    # The certificate first: a wallet signs with the key whose x5t was read last (it may be rotated).
+    x5t = signer.x5t
+    body = body_digest((entry.document, entry.outcome) for entry in entries)
+    header = Header(dom, n, prev, time_ms, signer.name, x5t, body)
+    tx_id, signature = header.tx_id(), signer.sign(header.to_bytes())
+    connection.execute(
+        "INSERT INTO transactions (n, id, time_ms, signer, x5t, signature) VALUES (?, ?, ?, ?, ?, ?)",
+        (n, tx_id, time_ms, signer.name, x5t, signature),
+    )
+    connection.executemany(
+        "INSERT INTO operations (at, issuer, id, act, outcome, document) VALUES (?, ?, ?, ?, ?, ?)",
+        ((at, *entry[:5]) for at, entry in enumerate(entries, n << AT_BITS)),
+    )
+    write_effects(connection, state, entries, n)
+    return tx_id
+
+
+def write_effects(
+    connection: sqlite3.Connection, state: StoredState, entries: Sequence[Entry], n: int
+) -> None:
+    """Write what follows from transaction ``n``: the state, and the rows that make history searchable."""
+    contracts = [
+        (jti, at) for at, entry in enumerate(entries, n << AT_BITS) for jti in sorted(entry.contracts)
+    ]
+    # One statement for many rows: SQLite then works without holding up Python's other threads at each row.
+    if contracts:
+        connection.execute(
+            "INSERT INTO contracts (jti, at) SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') "
+            "FROM json_each(?)",
+            (json.dumps(contracts),),
+        )
+    connection.execute(
+        "INSERT INTO parties (wallet, n) SELECT value, ? FROM json_each(?)",
+        (n, json.dumps(sorted(parties(state.writes, state)))),
+    )
+    _write_state(connection, state, n)
+
+
+def _write_state(connection: sqlite3.Connection, state: StoredState, n: int) -> None:
+    put, deleted = [], []
+    for key, value in state.writes.items():
+        if value is None:
+            deleted.append(key)
+        else:
+            put.append((key, text_of(value), *marks(key, value)))
+    # Sorted, so that rows that lie side by side are written side by side.
+    put.sort()
+    connection.execute(_PUT_STATE, {"n": n, "rows": json.dumps(put)})
+    if deleted:
+        connection.execute(
+            "DELETE FROM state WHERE key IN (SELECT value FROM json_each(?))", (json.dumps(deleted),)
+        )

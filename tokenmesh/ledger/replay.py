@@ -1,0 +1,266 @@
+"""Replays a ledger's transactions one after another, as if they were made now, and compares.
+
+The replay keeps its own state in a temporary file, so memory does not grow with the ledger: it is bounded by
+the largest transaction.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tokenmesh.ledger.chain import Entry, Header, beginning, body_digest, text_of, write_effects
+from tokenmesh.ledger.effects import contract_ids
+from tokenmesh.ledger.findings import Enough, Findings
+from tokenmesh.ledger.signatures import Signatures
+from tokenmesh.ledger.state import StoredState
+from tokenmesh.ledger.store import AT_BITS
+from tokenmesh.ledger.worth import movement
+from tokenmesh_chaincode.certificates import public_key
+from tokenmesh_chaincode.documents import (
+    Contract,
+    DocumentError,
+    Operation,
+    Signed,
+    parse_operation,
+)
+from tokenmesh_chaincode.rules import Context, Outcome, apply, genesis
+
+
+class TransactionRow(NamedTuple):
+    """A row of the table ``transactions``."""
+
+    n: int
+    id: str
+    time_ms: int
+    signer: str
+    x5t: str
+    signature: bytes
+
+
+class OperationRow(NamedTuple):
+    """A row of the table ``operations``."""
+
+    at: int
+    issuer: str
+    id: str
+    act: str
+    outcome: str
+    document: bytes
+
+
+_TRANSACTION_TYPES = (int, str, int, str, str, bytes)
+_OPERATION_TYPES = (int, str, str, str, str, bytes)
+
+
+_SETTLED = """
+    CREATE TABLE settled (payer TEXT, jti TEXT, via TEXT, n INTEGER, PRIMARY KEY (payer, jti)) WITHOUT ROWID
+"""
+
+
+class Replay:
+    """The replay so far. ``own`` is a connection to an empty ledger file of its own, with all tables."""
+
+    def __init__(self, own: sqlite3.Connection, findings: Findings) -> None:
+        self.domain = ""
+        self.last: TransactionRow | None = None
+        self.diverged = False
+        """Something was found that changes what follows: what the state should be is not known any more."""
+        self._own = own
+        own.execute(_SETTLED)
+        self._findings = findings
+        self._last_ids: set[str] = {""}
+        self._signatures = Signatures()
+        self._state = StoredState(own)
+        self._state.begin()
+
+    def close(self) -> None:
+        """Let the threads go."""
+        self._signatures.close()
+
+    def take(self, row: TransactionRow, operations: Sequence[OperationRow]) -> None:
+        """Replay the next transaction."""
+        if tuple(map(type, row)) != _TRANSACTION_TYPES or any(
+            tuple(map(type, one)) != _OPERATION_TYPES for one in operations
+        ):
+            self._diverge(row, "damaged", "a column does not hold what it should")
+            self._last_ids = set()
+        else:
+            try:
+                self._take(row, operations)
+            except (ValueError, TypeError, OverflowError) as error:
+                self._diverge(row, "damaged", f"it cannot be replayed: {error!r}")
+        self.last = row
+
+    def _take(self, row: TransactionRow, operations: Sequence[OperationRow]) -> None:
+        if row.n == 0:
+            self._begin(row, operations)
+        self._check_chain(row, operations)
+        if row.n > 0:
+            self._run(row, operations)
+
+    def _find(self, row: TransactionRow, code: str, text: str) -> None:
+        self._findings.add(row.n, row.id, code, f"transaction {row.n}: {text}")
+
+    def _diverge(self, row: TransactionRow, code: str, text: str) -> None:
+        self._find(row, code, text)
+        self.diverged = True
+
+    def _begin(self, row: TransactionRow, operations: Sequence[OperationRow]) -> None:
+        """Replay the first transaction: the domain, its policy and its governors."""
+        try:
+            (one,) = operations
+            first = json.loads(one.document)
+            arguments = {name: first[name] for name in ("ca", "governors", "policy", "now", "nonce")}
+            self.domain = genesis(self._state, **arguments)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            self._diverge(row, "changed", f"the ledger's beginning does not hold ({error!r}), so nothing can")
+            raise Enough from error
+        entry = beginning(first, self.domain, row.signer)
+        if Entry(*one[1:], ()) != entry:
+            self._diverge(row, "changed", "the ledger's beginning is not noted as its document says")
+        self._write(row, [entry])
+
+    def _check_chain(self, row: TransactionRow, operations: Sequence[OperationRow]) -> None:
+        """Number, id, time and signature of a transaction."""
+        expected = 0 if self.last is None else self.last.n + 1
+        if row.n != expected:
+            self._findings.add(
+                expected,
+                "",
+                "missing",
+                f"transaction {expected} is missing"
+                + (f", and all up to {row.n - 1}" if row.n > expected + 1 else "")
+                + f": the one after it is {row.n}, {row.id}",
+            )
+            self.diverged = True
+            # What the next one should name as the one before it went with the missing one.
+            self._last_ids = {row.id}
+            return
+        if [one.at for one in operations] != list(
+            range(row.n << AT_BITS, (row.n << AT_BITS) + len(operations))
+        ):
+            self._diverge(row, "missing", "an operation was removed, or moved within it")
+        body = body_digest((one.document, one.outcome) for one in operations)
+        headers = [
+            Header(self.domain, row.n, prev, row.time_ms, row.signer, row.x5t, body)
+            for prev in self._last_ids
+        ]
+        header = next((one for one in headers if one.tx_id() == row.id), None)
+        self._last_ids = {row.id, *(one.tx_id() for one in headers)}
+        if header is None:
+            self._diverge(row, "changed", "its id does not follow from its content and the one before it")
+        else:
+            self._last_ids = {row.id}
+            self._check_signature(row, header)
+        if self.last is not None and row.time_ms < self.last.time_ms:
+            self._find(row, "time", "it is older than the transaction before it")
+
+    def _check_signature(self, row: TransactionRow, header: Header) -> None:
+        wallet = self._state.get(f"wallet/{row.signer}") or {"certs": ()}
+        pems = [
+            certificate["pem"]
+            for certificate in wallet["certs"]
+            if certificate["x5t"] == row.x5t and row.time_ms // 1000 <= certificate["until"]
+        ]
+        if pems:
+            if not header.is_signed(row.signature, public_key(pems[0])):
+                self._find(row, "signature", f"the signature of {row.signer} does not hold")
+        elif not self.diverged:
+            self._find(row, "signature", f"{row.signer} had no certificate {row.x5t} when it was written")
+
+    def _run(self, row: TransactionRow, operations: Sequence[OperationRow]) -> None:
+        """Have the rules judge the operations again, and compare the outcomes."""
+        read = [_read(one) for one in operations]
+        self._signatures.look_ahead(filter(None, read), self._state.peek)
+        entries: list[Entry] = []
+        settled: list[Contract] = []
+        for one, signed in zip(operations, read, strict=True):
+            if signed is None:
+                self._suspect(row, "operation", f"{_name(one)} is not the document of an operation")
+                continue
+            body = signed.body
+            if (one.issuer, one.id, one.act) != (body.iss, body.jti, body.act):
+                said = f"{body.act} {body.jti} of {body.iss}"
+                self._find(row, "operation", f"{_name(one)} is what is noted, but its document says {said}")
+            changes = self._state.changes
+            self._signatures.contracts.clear()
+            outcome = apply(self._state, signed, Context(row.time_ms // 1000), verify_many=self._signatures)
+            text = text_of(outcome.to_json())
+            if self._state.changes == changes:
+                self._suspect(row, "outcome", f"{_name(one)} would not have been recorded: {outcome.code}")
+            elif text != one.outcome:
+                self._suspect(row, "outcome", f"{_name(one)} has the outcome {text[:200]} by the rules")
+            carried = self._signatures.contracts
+            document = signed.text.encode()
+            contracts = contract_ids(body.act, carried, outcome)
+            entries.append(Entry(body.iss, body.jti, body.act, text, document, contracts))
+            settled += _settled(body.act, carried, outcome)
+        self._signatures.forget()
+        accounted, supply = movement(self._state)
+        if accounted != supply:
+            self._find(row, "conservation", f"accounted for are {accounted:+} tokens, minted are {supply:+}")
+        self._check_settled_once(row, settled)
+        self._write(row, entries)
+
+    def _suspect(self, row: TransactionRow, code: str, text: str) -> None:
+        """A finding that may only follow from an earlier one, and is then left out."""
+        if not self.diverged:
+            self._diverge(row, code, text)
+
+    def _check_settled_once(self, row: TransactionRow, settled: Sequence[Contract]) -> None:
+        """Each contract of a payer is settled once, whatever pays for it."""
+        before = self._own.execute(
+            "SELECT s.payer, s.jti, s.via, s.n FROM json_each(?) j JOIN settled s "
+            "ON s.payer = json_extract(j.value, '$[0]') AND s.jti = json_extract(j.value, '$[1]')",
+            (json.dumps([(contract.iss, contract.jti) for contract in settled]),),
+        )
+        known = {(payer, jti): (via, n) for payer, jti, via, n in before}
+        for contract in settled:
+            key = (contract.iss, contract.jti)
+            if key in known:
+                via, n = known[key]
+                self._find(
+                    row,
+                    "settled_twice",
+                    f"the contract {contract.jti} of {contract.iss} is settled for {contract.aud} by way of "
+                    f"{contract.via}, and was settled by way of {via} in transaction {n}",
+                )
+            known[key] = (contract.via, row.n)
+        self._own.executemany(
+            "INSERT OR IGNORE INTO settled (payer, jti, via, n) VALUES (?, ?, ?, ?)",
+            sorted((contract.iss, contract.jti, contract.via, row.n) for contract in settled),
+        )
+
+    def _write(self, row: TransactionRow, entries: Sequence[Entry]) -> None:
+        write_effects(self._own, self._state, entries, row.n)
+        self._state.keep()
+        self._state.begin()
+
+
+def _read(one: OperationRow) -> Signed[Operation] | None:
+    try:
+        return parse_operation(one.document)
+    except DocumentError:
+        return None
+
+
+def _name(one: OperationRow) -> str:
+    return f"{one.act} {one.id} of {one.issuer}"
+
+
+def _settled(act: str, carried: Sequence[Contract], outcome: Outcome) -> list[Contract]:
+    """The contracts that a settlement has settled, of those whose signature was checked."""
+    if act != "settle" or not outcome.ok:
+        return []
+    refused = outcome.detail["refused"]
+    settled = [one for one in carried if f"{one.iss}/{one.jti}" not in refused]
+    if len(settled) < outcome.detail["settled"]:
+        # One that stands there twice, once settled and once refused: the outcome does not say which.
+        often = Counter((one.iss, one.jti) for one in carried)
+        twice = {(one.iss, one.jti): one for one in carried if often[one.iss, one.jti] > 1}
+        settled += [one for key, one in twice.items() if "/".join(key) in refused]
+    return settled

@@ -1,0 +1,43 @@
+"""Where all tokens are: how a transaction's writes move the sum, for checking that none is made or lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tokenmesh.ledger.state import StoredState
+from tokenmesh_chaincode.state import Value
+
+
+def movement(state: StoredState) -> tuple[int, int]:
+    """By how much the writes in ``state`` change what is accounted for, and by how much the supply.
+
+    Accounted for is what lies in balances, credits, open holds and what is left of allowances that have not
+    ended. The two must be the same in every transaction.
+    """
+    accounted = supply = 0
+    allowances = set()
+    for key in state.writes:
+        kind, _, rest = key.partition("/")
+        if kind in ("allowance", "spent"):
+            allowances.add(rest)
+        elif kind == "supply":
+            supply += _tokens(state.get(key)) - _tokens(state.peek(key))
+        elif kind in ("balance", "credit", "hold"):
+            accounted += _tokens(state.get(key)) - _tokens(state.peek(key))
+    for allowance_id in allowances:
+        accounted += _left(state.get, allowance_id) - _left(state.peek, allowance_id)
+    return accounted, supply
+
+
+def _tokens(value: Value | None) -> int:
+    if value is None or value.get("state", "open") != "open":
+        return 0
+    tokens: int = value["tokens"]
+    return tokens
+
+
+def _left(get: Callable[[str], Value | None], allowance_id: str) -> int:
+    allowance = get(f"allowance/{allowance_id}")
+    if allowance is None or allowance["ended"]:
+        return 0
+    return _tokens(allowance) - _tokens(get(f"spent/{allowance_id}"))

@@ -1,0 +1,37 @@
+"""The payee's side of a call, free of any framework: what requests are checked against and answered with."""
+
+from tokenmesh.provider.checks import Fault
+from tokenmesh.provider.exchange import Exchange
+from tokenmesh.provider.offers import Offer
+from tokenmesh.provider.problems import (
+    CATALOGUE,
+    CONTRACT_HEADER,
+    RECEIPT_HEADER,
+    Answer,
+    Answered,
+    Problem,
+    Refused,
+    Replayed,
+)
+from tokenmesh.provider.provider import Call, Checked, Provider
+from tokenmesh.provider.terms import Price, Request, Terms
+
+__all__ = [
+    "CATALOGUE",
+    "CONTRACT_HEADER",
+    "RECEIPT_HEADER",
+    "Answer",
+    "Answered",
+    "Call",
+    "Checked",
+    "Exchange",
+    "Fault",
+    "Offer",
+    "Price",
+    "Problem",
+    "Provider",
+    "Refused",
+    "Replayed",
+    "Request",
+    "Terms",
+]

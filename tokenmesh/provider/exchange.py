@@ -1,0 +1,152 @@
+"""One request to a priced operation, from its contract to its receipt: what a framework's adapter drives.
+
+An adapter makes an :class:`Exchange` for each such request and brings it through ``check``, ``admit`` and
+``claim`` (or all at once, ``begin``) before the handler runs, and through ``end`` once the response is
+complete. Each may raise :class:`~tokenmesh.provider.problems.Answered`: then its ``answer`` goes out instead
+of what the handler gave, past every error handler of the user's. What the handler raises is its own affair:
+``fail`` notes that it did, and the framework makes of it what it always makes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, ClassVar
+
+from tokenmesh.errors import ServingError
+from tokenmesh.journal import StoredResponse
+from tokenmesh.provider.problems import Answer, Answered
+from tokenmesh.provider.provider import Call, Checked, Provider
+from tokenmesh.provider.terms import Request, Terms
+from tokenmesh.steps import Steps
+from tokenmesh_chaincode import documents
+
+_CRASH_BODY = b"Internal Server Error"
+CRASHED = StoredResponse(
+    500,
+    [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(_CRASH_BODY)))],
+    _CRASH_BODY,
+    documents.digest(_CRASH_BODY),
+)
+"""What stands for the response of a handler whose exception the framework makes something of later, or that
+never had one."""
+
+current: ContextVar[Exchange | None] = ContextVar("tokenmesh_exchange", default=None)
+"""The exchange of the request that runs in this context."""
+
+
+class Exchange:
+    """One request. ``handler`` tells whose it is; a handler answers no exchange but its own."""
+
+    __slots__ = (
+        "_checked",
+        "_reason",
+        "answer",
+        "call",
+        "ended",
+        "free",
+        "handler",
+        "provider",
+        "request",
+        "terms",
+    )
+    deferred: ClassVar[bool] = False
+    """Whether a generator may begin with its first item: the adapter sends nothing before that."""
+
+    def __init__(self, provider: Provider, terms: Terms, request: Request, handler: object) -> None:
+        self.provider = provider
+        self.terms = terms
+        self.request = request
+        self.handler = handler
+        self.free = False
+        self.answer: Answer | None = None
+        self.call: Call | None = None
+        self.ended = False
+        self._checked: Checked | None = None
+        self._reason = ""
+
+    @property
+    def open(self) -> bool:
+        """Whether a contract is claimed and has not ended."""
+        return self.call is not None and not self.ended
+
+    def check(self) -> Steps[None]:
+        """Look at the contract; nothing of the body is read, nothing is written."""
+        self._checked = yield from self.provider.check(self.request, self.terms)
+        self.free = self._checked is None
+
+    def admit(self) -> Steps[None]:
+        """Look at the body, once ``request.body`` can give it."""
+        if self._checked is not None:
+            yield from self.provider.admit(self._checked)
+
+    def claim(self) -> Steps[None]:
+        """Take the contract: from here on the handler runs, and something has to end this exchange."""
+        if self._checked is not None:
+            self.call = yield from self.provider.claim(self._checked)
+
+    def begin(self) -> Steps[None]:
+        """All that is still to be done before the handler runs. Once only: a handler that is run twice in
+        one request would be paid once."""
+        if self.call is not None or self.ended:
+            raise ServingError(
+                f"{self.request.operation} runs a second time in one request, which pays for one"
+            )
+        if self._checked is None and not self.free:
+            yield from self.check()
+            yield from self.admit()
+        yield from self.claim()
+
+    def leave(self, answered: Answered) -> BaseException:
+        """What to raise so that the handler is left and ``answer`` goes out."""
+        self.answer = answered.answer
+        return answered
+
+    def fail(self, error: BaseException) -> None:
+        """The handler raised: whatever response comes of it, nothing is owed."""
+        self._reason = f"the handler raised {type(error).__name__}"
+
+    def charge(self, tokens: int) -> None:
+        """Say what is owed; see :func:`tokenmesh.charge`."""
+        if self.free:
+            return
+        call = self.call
+        if call is None or self.ended:
+            raise ServingError("charge() belongs into the handler, while it runs")
+        if isinstance(tokens, bool) or not isinstance(tokens, int) or not 0 <= tokens <= call.limit:
+            raise ServingError(f"charge({tokens!r}): it is a whole number from 0 to {call.limit} here")
+        call.charged = tokens
+
+    def end(self, response: StoredResponse, native: Callable[[], Any]) -> Steps[str | None]:
+        """The response is complete: fulfil, or void if it is a failure. Gives the receipt to send with it.
+
+        ``native`` gives the framework's own response, for ``fulfilled_when``. Raises ``Answered`` (503) when
+        the end cannot be written down: what the handler gave must not go out then.
+        """
+        call = self.call
+        if call is None or self.ended:
+            return None
+        if not self._reason:
+            self._reason = self._failure(response, native)
+        self.ended = True
+        if self._reason:
+            return (yield from self.provider.void(call, self._reason, response))
+        return (yield from self.provider.fulfil(call, response))
+
+    def abort(self, reason: str, response: StoredResponse = CRASHED) -> Steps[None]:
+        """There will be no complete response: void, if that is still to be done."""
+        if self.call is not None and not self.ended:
+            self.ended = True
+            yield from self.provider.void(self.call, self._reason or reason, response)
+
+    def _failure(self, response: StoredResponse, native: Callable[[], Any]) -> str:
+        if response.status >= 400:
+            return f"the response has status {response.status}"
+        accept = self.terms.fulfilled_when
+        if accept is None:
+            return ""
+        try:
+            return "" if accept(native()) else "fulfilled_when says no"
+        except Exception as error:
+            self._reason = f"fulfilled_when raised {type(error).__name__}"
+            raise

@@ -1,0 +1,39 @@
+"""Offers: what a payee asks for its operations, as consumers read them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from tokenmesh.provider.terms import Terms, Via
+
+OFFERS_MAX = 10_000
+"""Operations that one service can offer."""
+
+
+class Offer(NamedTuple):
+    """What one operation costs. ``path`` is a template: ``{x}`` stands for one segment, ``{x:path}`` for any
+    number of them. Without ``up_to``, ``tokens`` is None when the price depends on the request."""
+
+    operation: str
+    method: str
+    path: str
+    tokens: int | None
+    up_to: int | None
+    via: Via
+
+    @classmethod
+    def of(cls, terms: Terms, method: str, path: str) -> Offer:
+        """The offer that ``terms`` make for one route."""
+        tokens = terms.tokens if isinstance(terms.tokens, int) else None
+        return cls(terms.operation or f"{method} {path}", method, path, tokens, terms.up_to, terms.via)
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in ``offers``: ``up_to`` if there is one, else ``tokens``."""
+        price = {"tokens": self.tokens} if self.up_to is None else {"up_to": self.up_to}
+        return {
+            "operation": self.operation,
+            "method": self.method,
+            "path": self.path,
+            **price,
+            "via": self.via,
+        }

@@ -1,0 +1,341 @@
+"""The payee's side of a call: check a contract, claim it, fulfil or void it, and say so with a receipt.
+
+Knows no framework and never waits by itself: everything that could wait is a step (see
+:mod:`tokenmesh.steps`). With what the ledger said lately at hand, a paid call costs one signature checked,
+one made, and two transactions of the journal; nothing else is waited for.
+
+Every way out that is not the handler's own is an :class:`~tokenmesh.provider.problems.Answered`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
+
+from tokenmesh import journal as records
+from tokenmesh.config import Settings
+from tokenmesh.errors import JournalError, LedgerBusy, LedgerError
+from tokenmesh.journal import ClaimResult, Journal, NewClaim, StoredResponse
+from tokenmesh.ledger.base import Ledger
+from tokenmesh.provider import checks
+from tokenmesh.provider.checks import Fault, Funds
+from tokenmesh.provider.offers import OFFERS_MAX, Offer
+from tokenmesh.provider.problems import CATALOGUE, Answer, Problem, Refused
+from tokenmesh.provider.receipts import Receipts, Reloading, replayed
+from tokenmesh.provider.standing import Standing
+from tokenmesh.provider.terms import Price, Request, Terms
+from tokenmesh.steps import Steps, wait
+from tokenmesh_chaincode import documents
+from tokenmesh_chaincode.documents import Contract, DocumentError, Signed
+
+UNENDED_MAX = 10_000
+"""Claims whose end the journal would not take, remembered until it does."""
+
+
+class Checked:
+    """A contract that holds for a request, as far as can be told without its body.
+
+    ``fault`` is why it would be refused if it were new: one that has ended earlier still gets its answer.
+    """
+
+    __slots__ = ("contract", "fault", "funds", "price", "request", "terms", "text")
+
+    def __init__(self, signed: Signed[Contract], request: Request, terms: Terms, price: Price) -> None:
+        self.text = signed.text
+        self.contract = signed.body
+        self.request = request
+        self.terms = terms
+        self.price = price
+        self.fault: Fault | None = None
+        self.funds = Funds(0, 0.0)
+
+
+class Call:
+    """A claimed contract, while its handler runs. ``charged`` is what will be owed, at most ``limit``."""
+
+    __slots__ = ("charged", "contract", "left", "limit", "settle_by")
+
+    def __init__(self, contract: Contract, price: Price, left: int | None, settle_by: float) -> None:
+        self.contract = contract
+        self.limit = price.needed
+        self.charged = price.default
+        self.left = left
+        self.settle_by = settle_by
+
+
+class Provider:
+    """Takes contracts for one payee. Any number of threads and event loops may use it at once."""
+
+    def __init__(
+        self,
+        wallet: Reloading,
+        ledger: Ledger,
+        journal: Journal,
+        *,
+        settings: Settings | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.settings = settings or Settings()
+        self.wallet = wallet
+        self.journal = journal
+        self._standing = Standing(ledger, self.settings, clock)
+        self._receipts = Receipts(wallet, ledger.domain)
+        self._clock = clock
+        self._recent: OrderedDict[str, str] = OrderedDict()
+        self._unended: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    # Offers and receipts, as anyone may read them
+
+    def offers(self, offers: Iterable[Offer]) -> dict[str, Any]:
+        """What stands at ``/.well-known/tokenmesh/offers`` of an application that has these offers."""
+        return {
+            "service": self.wallet.name,
+            "domain": self._standing.domain,
+            "offers": [offer.to_json() for offer in itertools.islice(offers, OFFERS_MAX)],
+            "contract_ttl_s": int(self.settings.contract_ttl_s),
+        }
+
+    def receipt(self, payer: str | None, jti: str) -> Steps[Answer]:
+        """What stands at ``/.well-known/tokenmesh/receipts/{jti}``: the receipt, with the transaction once
+        the contract is settled, or a problem. A contract is known by payer and id; the payer of one that
+        this process took lately need not be said."""
+        payer = payer or self._recent.get(jti)
+        if payer is None:
+            return Problem("receipt_unknown", "Whose contract is it? Say ?payer=NAME.", jti).answer()
+        try:
+            known = yield from wait(self.journal.find(payer, jti))
+        except JournalError as error:
+            return _unkept(error, jti).answer
+        if known is None:
+            return Problem("receipt_unknown", f"{payer} has no contract {jti} here.", jti).answer()
+        if known.state == "open":
+            return Problem("in_progress", "There is a receipt once it has ended.", jti).answer()
+        text = self._receipts.again(payer, jti, known, self._clock()).encode("ascii")
+        headers = [("Content-Type", "application/jose"), ("Content-Length", str(len(text)))]
+        return Answer(200, [*headers, ("Cache-Control", "no-store")], text)
+
+    # The way of a contract: check, admit, claim, and then fulfil or void
+
+    def check(self, request: Request, terms: Terms) -> Steps[Checked | None]:
+        """Check everything about a request's contract that needs neither its body nor the journal.
+
+        None when the request is free. Raises :class:`Refused`; what a price function raises comes out.
+        """
+        price = terms.price(request)
+        if price.needed == 0:
+            return None
+        signed = _read(request, terms, price)
+        checked = Checked(signed, request, terms, price)
+        contract, standing = checked.contract, self._standing
+        try:
+            fault = (
+                checks.addressed(contract, signed.header, standing.domain, self.wallet.name)
+                or (yield from standing.signed(signed))
+                or checks.bound(contract, request)
+            )
+            if fault is not None:
+                self._refuse(fault, checked)
+            checked.fault = checks.offered(contract, terms, price, request) or (
+                yield from standing.welcome(contract)
+            )
+            if checked.fault is None:
+                funds = yield from standing.funds(contract)
+                if isinstance(funds, Fault):
+                    checked.fault = funds
+                else:
+                    checked.funds = funds
+        except LedgerError as error:
+            raise _unreachable(error, contract.jti) from error
+        return checked
+
+    def admit(self, checked: Checked) -> Steps[None]:
+        """Compare the body; a contract that would be refused gets the answer it had, if it had one.
+
+        Raises :class:`Answered`.
+        """
+        contract = checked.contract
+        if documents.digest(checked.request.body()) != contract.dig:
+            self._refuse(Fault("other_request", "The body is not the one that was signed."), checked)
+        if checked.fault is None:
+            return
+        try:
+            known = yield from wait(self.journal.find(contract.iss, contract.jti))
+        except JournalError as error:
+            raise _unkept(error, contract.jti) from error
+        if known is None:
+            self._refuse(checked.fault, checked)
+        if not known.binds(contract.htm, contract.htu, contract.dig):
+            self._refuse(_USED, checked)
+        if known.state in ("fulfilled", "void"):
+            receipt = self._receipts.again(contract.iss, contract.jti, known, self._clock())
+            raise replayed(known, receipt, contract.jti)
+        # It was good when it was taken, and the journal says what a second request for it gets.
+        checked.funds = Funds(known.tok, known.settle_by)
+
+    def claim(self, checked: Checked) -> Steps[Call]:
+        """Take the contract: of many requests with it, one gets a :class:`Call`. Raises :class:`Answered`."""
+        contract = checked.contract
+        try:
+            result = yield from self._claim(checked)
+            if isinstance(result, records.AllowanceUsedUp) and checked.fault is None:
+                # It may have been refilled since the ledger was asked.
+                funds = yield from self._standing.funds(contract, doubted=True)
+                if isinstance(funds, Funds) and funds.tokens > checked.funds.tokens:
+                    checked.funds = funds
+                    result = yield from self._claim(checked)
+            if isinstance(result, records.Running) and self._forget_unended(contract):
+                yield from wait(
+                    self.journal.void(contract.iss, contract.jti, _UNENDED, None, None, self._clock())
+                )
+                result = yield from self._claim(checked)
+        except LedgerError as error:
+            raise _unreachable(error, contract.jti) from error
+        except JournalError as error:
+            raise _unkept(error, contract.jti) from error
+        if isinstance(result, records.Claimed):
+            self._recent[contract.jti] = contract.iss
+            if len(self._recent) > self.settings.receipt_cache_max:
+                _drop_first(self._recent)
+            return Call(contract, checked.price, result.left, checked.funds.settle_by)
+        self._not_claimed(result, checked)
+
+    def fulfil(self, call: Call, response: StoredResponse) -> Steps[str]:
+        """End a call whose work is done; gives the receipt. Raises :class:`Refused` (503) if it cannot."""
+        contract, now = call.contract, self._clock()
+        if now >= call.settle_by:
+            late = Problem(
+                "too_late", f"It should have been done {now - call.settle_by:.0f} s ago.", contract.jti
+            )
+            answer = late.answer()
+            stored = StoredResponse(answer.status, answer.headers, answer.body, documents.digest(answer.body))
+            raise Refused(late._replace(receipt=(yield from self.void(call, "too_late", stored))))
+        receipt = self._receipts.make(contract, "fulfilled", call.charged, response, call.left, now)
+        try:
+            fulfilled = yield from wait(
+                self.journal.fulfil(contract.iss, contract.jti, call.charged, response, receipt, now)
+            )
+        except JournalError as error:
+            self._remember_unended(contract)
+            raise _unkept(error, contract.jti) from error
+        if not fulfilled:
+            raise Refused(Problem("taken_over", "It took longer than this process's lease.", contract.jti))
+        return receipt
+
+    def void(self, call: Call, reason: str, response: StoredResponse) -> Steps[str | None]:
+        """End a call that owes nothing; gives the receipt, or None when the journal did not take it.
+
+        Raises nothing of the journal's: the response is a failure's anyway, and a claim that could not be
+        ended is ended when the contract is used next.
+        """
+        contract, now = call.contract, self._clock()
+        receipt = self._receipts.make(contract, "void", 0, response, call.left, now)
+        try:
+            ended = yield from wait(
+                self.journal.void(contract.iss, contract.jti, reason, response, receipt, now)
+            )
+        except JournalError:
+            self._remember_unended(contract)
+            return None
+        return receipt if ended else None
+
+    # What is behind them
+
+    def _claim(self, checked: Checked) -> Steps[ClaimResult]:
+        contract, funds = checked.contract, checked.funds
+        entry = NewClaim(
+            contract.iss,
+            contract.jti,
+            checked.text,
+            contract.htm,
+            contract.htu,
+            contract.dig,
+            contract.op,
+            contract.tok,
+            contract.via,
+            contract.lane,
+            contract.seq,
+            contract.exp,
+            funds.settle_by,
+            funds.tokens,
+        )
+        return wait(self.journal.claim(entry, self._clock()))
+
+    def _not_claimed(self, result: ClaimResult, checked: Checked) -> NoReturn:
+        contract = checked.contract
+        if isinstance(result, records.Ended):
+            receipt = self._receipts.again(contract.iss, contract.jti, result, self._clock())
+            raise replayed(result, receipt, contract.jti)
+        if isinstance(result, records.Running):
+            detail = "Another request with it came first."
+            raise Refused(Problem("in_progress", detail, contract.jti, retry_after=result.retry_after))
+        if isinstance(result, records.Mismatch):
+            self._refuse(_USED, checked)
+        if checked.fault is not None:
+            self._refuse(checked.fault, checked)
+        if isinstance(result, records.AllowanceUsedUp):
+            detail = f"It has {result.left} tokens left for the contract's {contract.tok}."
+            self._refuse(Fault("allowance_used_up", detail), checked)
+        if isinstance(result, records.SequenceUsed):
+            detail = f"Number {contract.seq} of lane {contract.lane} stands in another contract."
+            self._refuse(Fault("sequence_used", detail), checked)
+        self._refuse(Fault("journal_full", "Too much of it waits to be settled."), checked)
+
+    def _refuse(self, fault: Fault, checked: Checked) -> NoReturn:
+        offers = None
+        if CATALOGUE[fault.code][0] == 402:
+            offers = _offers(checked.request, checked.terms, checked.price)
+        raise Refused(Problem(fault.code, fault.detail, checked.contract.jti, offers))
+
+    def _remember_unended(self, contract: Contract) -> None:
+        self._unended[(contract.iss, contract.jti)] = None
+        if len(self._unended) > UNENDED_MAX:
+            _drop_first(self._unended)
+
+    def _forget_unended(self, contract: Contract) -> bool:
+        try:
+            del self._unended[(contract.iss, contract.jti)]
+        except KeyError:
+            return False
+        return True
+
+
+_UNENDED = "journal_unavailable"
+_USED = Fault("other_request", "Its id stands in another contract of this payer's already.")
+
+
+def _drop_first(entries: OrderedDict[Any, Any]) -> None:
+    with contextlib.suppress(KeyError):  # another thread was faster
+        entries.popitem(last=False)
+
+
+def _read(request: Request, terms: Terms, price: Price) -> Signed[Contract]:
+    if not request.contracts:
+        detail = f"{request.operation} costs {price.needed} tokens."
+        raise Refused(Problem("contract_required", detail, offers=_offers(request, terms, price)))
+    if len(request.contracts) > 1:
+        raise Refused(Problem("not_a_contract", "There is more than one Token-Contract header."))
+    try:
+        return documents.parse_contract(request.contracts[0])
+    except DocumentError as error:
+        code = error.code if error.code in CATALOGUE else "not_a_contract"
+        raise Refused(Problem(code, f"It was refused unread: {error}.")) from error
+
+
+def _offers(request: Request, terms: Terms, price: Price) -> Sequence[dict[str, Any]]:
+    offer = Offer.of(terms, request.method, request.path)
+    if offer.up_to is None:
+        offer = offer._replace(tokens=price.needed)
+    return [offer.to_json()]
+
+
+def _unreachable(error: LedgerError, jti: str) -> Refused:
+    code = "ledger_busy" if isinstance(error, LedgerBusy) else "ledger_unavailable"
+    return Refused(Problem(code, f"{error}.", jti))
+
+
+def _unkept(error: JournalError, jti: str) -> Refused:
+    return Refused(Problem("journal_unavailable", f"{error}.", jti))
