@@ -1,41 +1,28 @@
-"""Channels of a local network: their first block, and orderers that join them through their admin port."""
+"""Channels of a local network: their first block, made with configtxgen from ``channel.yaml``."""
 
 from __future__ import annotations
 
 import copy
-import ssl
 import subprocess
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import httpx
 import yaml
 
-from tokenmesh.fabric.errors import NetworkError, NodeFailed
+from tokenmesh.fabric.errors import NetworkError
 from tokenmesh.fabric.files import write_public
 from tokenmesh.fabric.network.layout import Layout
 from tokenmesh.fabric.network.msp import CERTIFICATE, tls_files
-from tokenmesh.fabric.network.organisations import ADMIN
-from tokenmesh.fabric.network.plan import HOST, Node, Plan, msp_id
+from tokenmesh.fabric.network.plan import HOST, Plan, msp_id
 from tokenmesh.fabric.network.tools import Tools, assets
 
 Settings = dict[str, Any]
 
 CONFIGTXGEN_TIMEOUT_S = 60
-REQUEST_TIMEOUT_S = 10.0
 ABSOLUTE_BYTES = 64 * 2**20
 """The largest block; a single transaction may be as large."""
 PREFERRED_FLOOR_BYTES = 2**20
-
-
-class ChannelState(NamedTuple):
-    """How an orderer sees a channel."""
-
-    name: str
-    status: str
-    height: int
 
 
 def write_first_block(layout: Layout, plan: Plan, channel: str, tools: Tools) -> None:
@@ -133,48 +120,3 @@ def _consensus(layout: Layout, plan: Plan, base: Settings) -> Settings:
         return {"ConsenterMapping": consenters, "SmartBFT": {**base["BFT"], **options}}
     raft = base["Raft"]["Alone" if len(orderers) == 1 else "Several"]
     return {"EtcdRaft": {"Consenters": consenters, "Options": raft}}
-
-
-class OrdererAdmin:
-    """The channel participation API of one orderer, by mutual TLS as its organisation's admin."""
-
-    def __init__(self, layout: Layout, node: Node) -> None:
-        files = tls_files(layout.identity(node.organisation, ADMIN) / "tls")
-        context = ssl.create_default_context(cafile=str(files.ca))
-        context.load_cert_chain(files.certificate, files.key)
-        self._node = node
-        self._url = f"https://{HOST}:{node.ports['admin']}/participation/v1/channels"
-        self._http = httpx.Client(verify=context, timeout=REQUEST_TIMEOUT_S, trust_env=False)
-
-    def answers(self) -> bool:
-        """Whether the admin port answers yet."""
-        try:
-            return self._http.get(self._url).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    def channels(self) -> list[str]:
-        return [str(one["name"]) for one in self._ask("GET", self._url)["channels"] or ()]
-
-    def channel(self, name: str) -> ChannelState:
-        told = self._ask("GET", f"{self._url}/{name}")
-        return ChannelState(str(told["name"]), str(told["status"]), int(told["height"]))
-
-    def join(self, block: bytes) -> None:
-        """Take part in the channel whose first block this is."""
-        self._ask("POST", self._url, files={"config-block": ("config.block", block)})
-
-    def close(self) -> None:
-        self._http.close()
-
-    def _ask(self, method: str, url: str, files: Mapping[str, tuple[str, bytes]] | None = None) -> Settings:
-        try:
-            response = self._http.request(method, url, files=files)
-        except httpx.HTTPError as error:
-            raise NodeFailed(
-                f"{self._node.name} does not answer on its admin port: {error}", node=self._node.name
-            ) from error
-        told: Settings = response.json()
-        if response.status_code >= 400:
-            raise NetworkError(f"{self._node.name} refused: {told.get('error', response.status_code)}")
-        return told

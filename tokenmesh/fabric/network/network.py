@@ -5,12 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,18 +15,12 @@ from tokenmesh.fabric.ca import Attribute
 from tokenmesh.fabric.errors import NetworkBusy, NetworkError
 from tokenmesh.fabric.files import private_folder
 from tokenmesh.fabric.network import logs, organisations, ports, processes
-from tokenmesh.fabric.network.channels import OrdererAdmin, write_first_block
+from tokenmesh.fabric.network.bringup import Bringup, leader, listens
 from tokenmesh.fabric.network.layout import Layout
-from tokenmesh.fabric.network.nodes import command, environment, write_builders, write_node
-from tokenmesh.fabric.network.peers import PeerAdmin
-from tokenmesh.fabric.network.plan import HOST, Node, Plan, Spec, msp_id, organisation_names, ports_needed
+from tokenmesh.fabric.network.plan import Node, Plan, Spec, msp_id, organisation_names, ports_needed
 from tokenmesh.fabric.network.profile import write_profile
-from tokenmesh.fabric.network.tools import Progress, Tools, find_tools
+from tokenmesh.fabric.network.tools import Progress, find_tools
 from tokenmesh.fabric.profile import Profile, load_profile
-
-START_S = 60.0
-"""How long a node may take to answer after its start. On a quiet machine it is under a second."""
-WORKERS = 8
 
 
 class NodeStatus(NamedTuple):
@@ -103,7 +94,8 @@ class Network:
     def up(self, progress: Progress = _quiet) -> Profile:
         """Bring all nodes up, make and join the channels that aren't there yet; the answer is the profile.
 
-        Returns when every peer sees every organisation on every channel. Safe to repeat, also after a crash.
+        Returns when each channel has a leader and each peer sees every organisation on it. Safe to repeat,
+        also after a crash.
         """
         tools = find_tools(progress, self._environ)
         with self._locked():
@@ -111,17 +103,20 @@ class Network:
             if not made:
                 self._begin()
             plan = self._planned()
+            bringup = Bringup(self.layout, plan, tools, self._environ)
             progress("Starting the organisations' certificate authorities", 0.05)
             if made:
-                self._start_all(plan, plan.of("ca"), tools)
+                bringup.start(plan.of("ca"))
             else:
-                self._found(plan, tools, progress)
+                bringup.found()
+                progress("Making the channels", 0.3)
+                bringup.make_channels()
             progress("Starting orderers and peers", 0.4)
-            self._start_members(plan, tools)
+            bringup.start([*plan.of("orderer"), *plan.of("peer")])
             progress("Joining the channels", 0.6)
-            self._join(plan)
-            progress("Waiting until the peers see each other", 0.8)
-            self._wait_for_members(plan)
+            bringup.join()
+            progress("Waiting until orderers and peers have found each other", 0.8)
+            bringup.await_work()
             write_profile(self.layout, plan)
             logs.keep_short(self.layout)
             progress("The network is up", 1.0)
@@ -167,13 +162,16 @@ class Network:
         node = plan.node(name)
         tools = find_tools(_quiet, self._environ)
         with self._locked():
-            self._launch(plan, node, tools)
-            self._await(node)
+            Bringup(self.layout, plan, tools, self._environ).start([node])
 
     def restart(self, name: str) -> None:
         """Stop a node if it runs, start it, and wait until it answers."""
         self.stop(name)
         self.start(name)
+
+    def leader(self, channel: str) -> str | None:
+        """The orderer that leads a channel now, if one does."""
+        return leader(self.layout, self.plan, channel)
 
     def identity(
         self, organisation: str, name: str, attributes: Iterable[Attribute] = (), kind: str = "client"
@@ -199,7 +197,7 @@ class Network:
             "CORE_PEER_TLS_CLIENTKEY_FILE": str(folder / "tls" / "tls.key"),
         }
 
-    # Steps of up
+    # What these stand on
 
     def _begin(self) -> None:
         """Nothing, or the remains of an ``up`` that did not come to its end: begin with an empty folder."""
@@ -222,125 +220,14 @@ class Network:
         for name in self._asked:
             if getattr(wanted, name) != getattr(kept, name):
                 raise NetworkError(
-                    f"the network in {self.home} was made with {name} {getattr(kept, name)}, not "
-                    f"{getattr(wanted, name)}; take another --home, or `tokenmesh fabric clean` first"
+                    f"the network in {self.home} was made with {name} {_words(getattr(kept, name))}, not "
+                    f"{_words(getattr(wanted, name))}; take another --home, or `tokenmesh fabric clean` first"
                 )
-
-    def _found(self, plan: Plan, tools: Tools, progress: Progress) -> None:
-        """The first time: certificate authorities, all identities, the channels' first blocks."""
-        write_builders(self.layout)
-
-        def found(node: Node) -> None:
-            secret = organisations.write_ca(self.layout, node)
-            self._launch(plan, node, tools)
-            self._await(node)
-            organisations.found(self.layout, plan, node, secret)
-
-        self._each(found, plan.of("ca"))
-        progress("Making the channels", 0.3)
-        self._each(lambda channel: write_first_block(self.layout, plan, channel, tools), plan.spec.channels)
-
-    def _start_members(self, plan: Plan, tools: Tools) -> None:
-        self._start_all(plan, [*plan.of("orderer"), *plan.of("peer")], tools)
-
-    def _start_all(self, plan: Plan, nodes: Sequence[Node], tools: Tools) -> None:
-        for node in nodes:
-            self._launch(plan, node, tools)
-        self._each(self._await, nodes)
-
-    def _launch(self, plan: Plan, node: Node, tools: Tools) -> None:
-        """Start a node's process, unless it runs."""
-        if processes.running(node.name, self.layout.run) is not None:
-            return
-        taken = ports.in_use([node.ports[use] for use in node.ports if use != "chaincode"])
-        if taken:
-            raise NetworkError(
-                f"{node.name} cannot start: something else listens on {HOST}:{taken[0]}; stop that "
-                f"(`ss -ltnp sport = :{taken[0]}` names it), or make the network anew on other ports"
-            )
-        if node.kind != "ca":
-            write_node(self.layout, plan, node, tools)
-        log = self.layout.log(node.name)
-        log.parent.mkdir(exist_ok=True)
-        processes.start(
-            node.name,
-            command(self.layout, node, tools),
-            environ=environment(self.layout, node, self._environ),
-            folder=self.layout.node(node),
-            log=log,
-            run=self.layout.run,
-        )
-
-    def _await(self, node: Node) -> None:
-        with self._answering(node) as answers:
-            processes.wait_until(
-                answers,
-                "answering",
-                name=node.name,
-                run=self.layout.run,
-                log=self.layout.log(node.name),
-                within_s=START_S,
-            )
-
-    @contextmanager
-    def _answering(self, node: Node) -> Iterator[Callable[[], bool]]:
-        """What tells whether a node is ready for work, and not merely listens."""
-        if node.kind == "ca":
-            yield lambda: _listens(node.port)
-        elif node.kind == "orderer":
-            with closing(OrdererAdmin(self.layout, node)) as orderer:
-                yield lambda: _listens(node.ports["admin"]) and orderer.answers()
-        else:
-            with closing(PeerAdmin(self.layout, node)) as peer:
-                yield lambda: _listens(node.port) and peer.answers()
-
-    def _join(self, plan: Plan) -> None:
-        """Orderers first, all at once: a BFT channel works when most of its orderers have joined."""
-        blocks = {channel: self.layout.block(channel).read_bytes() for channel in plan.spec.channels}
-
-        def join(node: Node) -> None:
-            admin = (
-                OrdererAdmin(self.layout, node) if node.kind == "orderer" else PeerAdmin(self.layout, node)
-            )
-            with closing(admin):
-                joined = set(admin.channels())
-                for channel, block in blocks.items():
-                    if channel not in joined:
-                        admin.join(block)
-
-        self._each(join, plan.of("orderer"))
-        self._each(join, plan.of("peer"))
-
-    def _wait_for_members(self, plan: Plan) -> None:
-        everyone = {msp_id(name) for name in plan.spec.organisations}
-
-        def wait(node: Node) -> None:
-            with closing(PeerAdmin(self.layout, node)) as peer:
-                for channel in plan.spec.channels:
-                    processes.wait_until(
-                        partial(_sees, peer, channel, everyone),
-                        f"seeing every organisation on {channel}",
-                        name=node.name,
-                        run=self.layout.run,
-                        log=self.layout.log(node.name),
-                        within_s=START_S,
-                    )
-
-        self._each(wait, plan.of("peer"))
-
-    # What all of it uses
-
-    def _each(self, work: Callable[[Any], None], over: Iterable[Any]) -> None:
-        """Do ``work`` for each, all at once; when all have ended, raise the first error."""
-        with ThreadPoolExecutor(WORKERS, thread_name_prefix="fabric-network") as pool:
-            done: list[Future[None]] = [pool.submit(work, one) for one in over]
-        for one in done:
-            one.result()
 
     def _status(self, node: Node) -> NodeStatus:
         process = processes.running(node.name, self.layout.run)
         if process is not None:
-            state = "running" if _listens(node.port) else "silent"
+            state = "running" if listens(node.port) else "silent"
         else:
             state = "crashed" if processes.was_started(node.name, self.layout.run) else "stopped"
         return NodeStatus(
@@ -385,11 +272,5 @@ class Network:
             yield
 
 
-def _sees(peer: PeerAdmin, channel: str, everyone: set[str]) -> bool:
-    return peer.members(channel) >= everyone
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(1.0)
-        return probe.connect_ex((HOST, port)) == 0
+def _words(value: object) -> str:
+    return ", ".join(value) if isinstance(value, tuple) else str(value)

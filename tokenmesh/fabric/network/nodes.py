@@ -161,8 +161,8 @@ def _orderer(layout: Layout, plan: Plan, node: Node) -> Settings:
             "Cluster": {
                 "ClientCertificate": str(tls.certificate),
                 "ClientPrivateKey": str(tls.key),
-                # Fabric 3.1.1's other policy, "consensus", asks for blocks without the hash of its TLS certificate,
-                # which orderers refuse under mutual TLS: one that was down would never catch up.
+                # Fabric 3.1.1's other policy asks for blocks without the hash of its TLS certificate, which
+                # orderers refuse under mutual TLS: an orderer that was down would never catch up.
                 "ReplicationPolicy": "simple" if plan.spec.mutual_tls else "consensus",
             },
             "LocalMSPDir": str(layout.node(node) / "msp"),

@@ -151,7 +151,7 @@ def _check_compilers(environ: Mapping[str, str]) -> None:
     path = environ.get("PATH", "")
     if shutil.which("go", path=path) is None:
         raise ToolsMissing(
-            "Fabric's programs are missing, and so is Go 1.24 or newer to build them: install it (go.dev/dl), "
+            "Fabric's programs are missing, and so is Go to build them: install Go 1.24 or newer, "
             f"or set FABRIC_BIN to a folder with {', '.join(PROGRAMS)}"
         )
     if shutil.which("cc", path=path) is None and shutil.which("gcc", path=path) is None:
