@@ -64,9 +64,10 @@ def up(session: Session, /, channels: tuple[str, ...], batch_timeout: int | None
     with _reporting() as report:
         network.up(report)
     spec = network.plan.spec
+    organisations, channels = ", ".join(spec.organisations), tuple(spec.channels)
     say(
-        f"The network is up: {', '.join(spec.organisations)}; {spec.orderers} orderer(s) by {spec.consensus}; "
-        f"channel(s) {', '.join(spec.channels)}."
+        f"The network is up: {organisations}; {spec.orderers} orderer(s), {spec.consensus}; "
+        f"channel(s) {', '.join(channels)}."
     )
     say(f"Its profile: {network.layout.profile}")
 
@@ -118,6 +119,17 @@ def clean(session: Session, yes: bool) -> None:
         )
     network.clean()
     say("The network is removed.")
+
+
+@fabric.command()
+def tools() -> None:
+    """Find Fabric's programs, or build them, and print their folders; for PATH, say."""
+    from tokenmesh.fabric.network.tools import find_tools
+
+    with _reporting() as report:
+        found = find_tools(report)
+    for folder in dict.fromkeys(path.parent for path in found[:4]):
+        click.echo(folder)
 
 
 def _network(session: Session, **options: Any) -> Network:

@@ -5,22 +5,26 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tokenmesh.fabric.ca import Attribute
 from tokenmesh.fabric.errors import NetworkBusy, NetworkError
 from tokenmesh.fabric.files import private_folder
-from tokenmesh.fabric.network import logs, organisations, ports, processes
+from tokenmesh.fabric.network import configuration, logs, organisations, ports, processes
 from tokenmesh.fabric.network.bringup import Bringup, leader, listens
 from tokenmesh.fabric.network.layout import Layout
 from tokenmesh.fabric.network.plan import Node, Plan, Spec, msp_id, organisation_names, ports_needed
 from tokenmesh.fabric.network.profile import write_profile
 from tokenmesh.fabric.network.tools import Progress, find_tools
 from tokenmesh.fabric.profile import Profile, load_profile
+
+UPDATE_S = 30.0
+"""How long a new configuration may take to reach every peer."""
 
 
 class NodeStatus(NamedTuple):
@@ -180,6 +184,29 @@ class Network:
         return organisations.identity(
             self.layout, self.plan, organisation, name, attributes=attributes, kind=kind
         )
+
+    def update_channel(self, channel: str, edit: Callable[[Any], None]) -> None:
+        """Change a channel's configuration: ``edit`` gets its ``common.ConfigGroup``, and all admins sign.
+
+        Returns when every peer goes by it.
+        """
+        plan = self.plan
+        sequence = configuration.update(self.layout, plan, channel, edit)
+        for node in plan.of("peer"):
+            processes.wait_until(
+                partial(configuration.has_sequence, self.layout, node, channel, sequence),
+                f"going by configuration {sequence} of {channel}",
+                name=node.name,
+                run=self.layout.run,
+                log=self.layout.log(node.name),
+                within_s=UPDATE_S,
+            )
+
+    def revoke(self, organisation: str, name: str) -> None:
+        """Revoke an identity at its CA, and have every channel refuse its certificates."""
+        crl = organisations.revoke(self.layout, self.plan, organisation, name)
+        for channel in self.plan.spec.channels:
+            self.update_channel(channel, configuration.set_revoked(msp_id(organisation), crl))
 
     def peer_environment(self, organisation: str, name: str = organisations.ADMIN) -> dict[str, str]:
         """What Fabric's own ``peer`` program needs in its environment, to speak to the first peer."""

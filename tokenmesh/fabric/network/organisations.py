@@ -135,3 +135,11 @@ def identity(
         with ca_client(layout, plan.of("ca", organisation)[0]) as ca:
             enroll(ca, registrar, name, folder, kind=kind, attributes=attributes)
     return folder
+
+
+def revoke(layout: Layout, plan: Plan, organisation: str, name: str) -> str:
+    """Revoke ``name`` at its CA: it is enrolled no more. The answer is the CA's new revocation list (PEM)."""
+    registrar = read_msp(layout.identity(organisation, REGISTRAR) / "msp")
+    with ca_client(layout, plan.of("ca", organisation)[0]) as ca:
+        ca.revoke(name, by=registrar)
+        return ca.gencrl(by=registrar)

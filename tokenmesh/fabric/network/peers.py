@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import grpc
 from cryptography import x509
@@ -48,6 +48,23 @@ def open_channel(address: str, tls: TlsFiles) -> grpc.Channel:
     return grpc.secure_channel(address, credentials, options=[*sizes, ("grpc.use_local_subchannel_pool", 1)])
 
 
+class Member(NamedTuple):
+    """Somebody of an organisation: an identity in Fabric's own form, and what it signs with."""
+
+    creator: bytes
+    enrollment: Enrollment
+
+    @classmethod
+    def load(cls, folder: Path, msp: str) -> Self:
+        """The identity in ``folder/msp``."""
+        enrollment = read_msp(folder / "msp")
+        identity = identities_pb2.SerializedIdentity(mspid=msp, id_bytes=enrollment.certificate.encode())
+        return cls(identity.SerializeToString(), enrollment)
+
+    def sign(self, message: bytes) -> bytes:
+        return sign(self.enrollment.key, message)
+
+
 class PeerAdmin:
     """One peer, as the admin of its organisation."""
 
@@ -55,10 +72,7 @@ class PeerAdmin:
         folder = layout.identity(node.organisation, ADMIN)
         tls = tls_files(folder / "tls")
         self._node = node
-        self._admin: Enrollment = read_msp(folder / "msp")
-        self._creator = identities_pb2.SerializedIdentity(
-            mspid=msp_id(node.organisation), id_bytes=self._admin.certificate.encode()
-        ).SerializeToString()
+        self._admin = Member.load(folder, msp_id(node.organisation))
         self._tls_hash = _certificate_hash(tls.certificate)
         self._channel = open_channel(node.address, tls)
 
@@ -79,14 +93,18 @@ class PeerAdmin:
         """Join the channel whose first block this is."""
         self._cscc("JoinChain", block)
 
+    def channel_config(self, channel: str) -> bytes:
+        """The configuration of a channel (``common.Config``) that this peer goes by."""
+        return self._cscc("GetChannelConfig", channel.encode())
+
     def members(self, channel: str) -> set[str]:
         """The MSP ids of the organisations whose peers this peer sees on the channel, its own among them."""
         query = protocol_pb2.Query(channel=channel, peer_query=protocol_pb2.PeerMembershipQuery())
         authentication = protocol_pb2.AuthInfo(
-            client_identity=self._creator, client_tls_cert_hash=self._tls_hash
+            client_identity=self._admin.creator, client_tls_cert_hash=self._tls_hash
         )
         payload = protocol_pb2.Request(authentication=authentication, queries=[query]).SerializeToString()
-        request = protocol_pb2.SignedRequest(payload=payload, signature=sign(self._admin.key, payload))
+        request = protocol_pb2.SignedRequest(payload=payload, signature=self._admin.sign(payload))
         result = self._call(protocol_pb2_grpc.DiscoveryStub(self._channel).Discover, request).results[0]
         found = result.members.peers_by_org
         return {str(msp) for msp, peers in found.items() if any(_has_joined(peer) for peer in peers.peers)}
@@ -109,7 +127,7 @@ class PeerAdmin:
         nonce = secrets.token_bytes(NONCE_BYTES)
         header = common_pb2.ChannelHeader(
             type=common_pb2.ENDORSER_TRANSACTION,
-            tx_id=hashlib.sha256(nonce + self._creator).hexdigest(),
+            tx_id=hashlib.sha256(nonce + self._admin.creator).hexdigest(),
             extension=proposal_pb2.ChaincodeHeaderExtension(chaincode_id=chaincode).SerializeToString(),
             tls_cert_hash=self._tls_hash,
         )
@@ -124,12 +142,12 @@ class PeerAdmin:
             header=common_pb2.Header(
                 channel_header=header.SerializeToString(),
                 signature_header=common_pb2.SignatureHeader(
-                    creator=self._creator, nonce=nonce
+                    creator=self._admin.creator, nonce=nonce
                 ).SerializeToString(),
             ).SerializeToString(),
             payload=proposal_pb2.ChaincodeProposalPayload(input=invocation).SerializeToString(),
         ).SerializeToString()
-        return proposal_pb2.SignedProposal(proposal_bytes=proposal, signature=sign(self._admin.key, proposal))
+        return proposal_pb2.SignedProposal(proposal_bytes=proposal, signature=self._admin.sign(proposal))
 
     def _call(self, method: Any, request: Any) -> Any:
         try:
