@@ -145,8 +145,8 @@ def _signature_header(member: Member) -> bytes:
 
 
 def _broadcast(layout: Layout, orderers: Sequence[Node], envelope: Any, channel: str) -> None:
-    """To the first orderer that takes it: any hands it on to the leader."""
-    said = []
+    """To the first orderer that takes it. One that was down and lags behind refuses what others take."""
+    said: dict[str, list[str]] = {}
     for node in orderers:
         tls = tls_files(layout.identity(node.organisation, ADMIN) / "tls")
         with closing(open_channel(node.address, tls)) as connection:
@@ -154,11 +154,10 @@ def _broadcast(layout: Layout, orderers: Sequence[Node], envelope: Any, channel:
             try:
                 answer = next(iter(stub.Broadcast(iter([envelope]), timeout=BROADCAST_TIMEOUT_S)))
             except grpc.RpcError as error:
-                said.append(f"{node.name}: {error.details()}")
+                said.setdefault(str(error.details()), []).append(node.name)
                 continue
         if answer.status == common_pb2.SUCCESS:
             return
-        said.append(f"{node.name}: {answer.info or common_pb2.Status.Name(answer.status)}")
-        if answer.status != common_pb2.SERVICE_UNAVAILABLE:
-            break  # refused for what it is: the others would say the same
-    raise NetworkError(f"no orderer took the new configuration of {channel}: {'; '.join(said)}")
+        said.setdefault(answer.info or common_pb2.Status.Name(answer.status), []).append(node.name)
+    reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in said.items())
+    raise NetworkError(f"no orderer took the new configuration of {channel}: {reasons}")
