@@ -1,4 +1,4 @@
-"""A real Fabric network, one for a session of tests; skipped, with the reason, where there is none to be had."""
+"""A real Fabric network, one for a session of tests; or a skip that says how to get one."""
 
 from __future__ import annotations
 

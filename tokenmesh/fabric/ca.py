@@ -12,7 +12,6 @@ Keys are made here and never leave the process. What fabric-ca asks for on the w
 from __future__ import annotations
 
 import base64
-import ipaddress
 import json
 import ssl
 from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -22,20 +21,16 @@ from typing import Any, NamedTuple, Self
 from urllib.parse import quote
 
 import httpx
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
+from tokenmesh.fabric.certificates import certificate_request, common_name
 from tokenmesh.fabric.errors import CAError
 from tokenmesh.fabric.signing import sign
 
 TIMEOUT_S = 10.0
 RESPONSE_BYTES_MAX = 64 * 2**20
 """The longest answer that is read: ``certificates`` and ``identities`` answer with all they have."""
-ATTRIBUTES_OID = x509.ObjectIdentifier("1.2.3.4.5.6.7.8.1")
-"""The certificate extension in which fabric-ca writes attributes, as JSON."""
-
 JSON = dict[str, Any]
 
 
@@ -125,7 +120,7 @@ class CAClient:
         names those to put in the certificate; left out, it is all that were registered with ``ecert``.
         """
         key = key or ec.generate_private_key(ec.SECP256R1())
-        body = _certificate_request(name, key, hosts, profile, attributes)
+        body = certificate_request(name, key, hosts, profile, attributes)
         return self._enrolled(self._ask("POST", "enroll", body, auth=httpx.BasicAuth(name, secret)), key)
 
     def reenroll(
@@ -139,7 +134,7 @@ class CAClient:
     ) -> Enrollment:
         """A new certificate for whom ``identity`` is: with a new key, or with ``key``."""
         key = key or ec.generate_private_key(ec.SECP256R1())
-        body = _certificate_request(_common_name(identity.certificate), key, hosts, profile, attributes)
+        body = certificate_request(common_name(identity.certificate), key, hosts, profile, attributes)
         return self._enrolled(self._ask("POST", "reenroll", body, auth=_Token(identity)), key)
 
     def register(
@@ -332,57 +327,8 @@ class _Token(httpx.Auth):
         yield request
 
 
-def certificate_attributes(certificate: str) -> dict[str, str]:
-    """The attributes that stand in a certificate of fabric-ca, by name."""
-    try:
-        extension = x509.load_pem_x509_certificate(certificate.encode()).extensions.get_extension_for_oid(
-            ATTRIBUTES_OID
-        )
-    except x509.ExtensionNotFound:
-        return {}
-    value = extension.value
-    if not isinstance(value, x509.UnrecognizedExtension):
-        return {}
-    attributes = json.loads(value.value)["attrs"]
-    return {str(name): str(text) for name, text in attributes.items()}
-
-
-def _certificate_request(
-    name: str,
-    key: ec.EllipticCurvePrivateKey,
-    hosts: Sequence[str],
-    profile: str,
-    attributes: Iterable[str] | None,
-) -> JSON:
-    """The body of enroll and reenroll: a CSR whose common name is the identity, as fabric-ca insists."""
-    builder = x509.CertificateSigningRequestBuilder().subject_name(
-        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    )
-    if hosts:
-        builder = builder.add_extension(
-            x509.SubjectAlternativeName([_general_name(host) for host in hosts]), critical=False
-        )
-    csr = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
-    body: JSON = {"certificate_request": csr, "profile": profile}
-    if attributes is not None:
-        body["attr_reqs"] = [{"name": name, "optional": False} for name in attributes]
-    return body
-
-
-def _general_name(host: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        return x509.DNSName(host)
-
-
 def _attributes(attributes: Iterable[Attribute]) -> list[JSON]:
     return [{"name": one.name, "value": one.value, "ecert": one.ecert} for one in attributes]
-
-
-def _common_name(certificate: str) -> str:
-    subject = x509.load_pem_x509_certificate(certificate.encode()).subject
-    return str(subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
 
 
 def _read(response: httpx.Response) -> bytes:

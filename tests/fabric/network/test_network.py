@@ -264,7 +264,7 @@ def test_three_organisations_all_see_each_other(home: Path) -> None:
 
 
 def test_bft_orderers_commit_while_one_after_the_other_is_killed(home: Path) -> None:
-    """Four orderers: each is killed, the leader among them, and comes back; configurations are committed on."""
+    """Four orderers: each is killed in turn, the leader among them, and comes back; commits go on."""
     with running(home, consensus="bft") as network:
         orderers = [node.name for node in network.plan.of("orderer")]
         assert len(orderers) == 4

@@ -25,6 +25,7 @@ PEERS_MAX = 4
 CHANNELS_MAX = 16
 CHANNEL_NAME = re.compile(r"[a-z][a-z0-9.-]{0,63}")
 ORGANISATION_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
+CONSENSUS = ("raft", "bft")
 BFT_ORDERERS_MIN = 4
 """Fewer can't bear one that lies: 3 f + 1 for f of them."""
 BATCH_TIMEOUT_MS_MAX = 60_000
@@ -78,6 +79,7 @@ class Spec:
             _demand(
                 CHANNEL_NAME.fullmatch(name), f"{name!r} is no channel's name: a-z, 0-9, . and -, at most 64"
             )
+        _demand(self.consensus in CONSENSUS, f"orderers agree by raft and bft, not {self.consensus}")
         _demand(1 <= self.orderers <= ORDERERS_MAX, f"a network has 1 to {ORDERERS_MAX} orderers")
         _demand(
             self.consensus != "bft" or self.orderers >= BFT_ORDERERS_MIN,
@@ -131,25 +133,19 @@ class Plan:
         """The plan kept in ``path``; None if there is none."""
         try:
             kept = json.loads(path.read_text())
+            if kept["version"] != VERSION:
+                raise NetworkError(
+                    f"{path} is of another version of tokenmesh; `tokenmesh fabric clean`, then `up`"
+                )
+            wanted = kept["spec"]
+            lists = {name: tuple(wanted[name]) for name in ("organisations", "channels")}
+            return cls(Spec(**{**wanted, **lists}), tuple(Node(**node) for node in kept["nodes"]))
         except FileNotFoundError:
             return None
-        except ValueError as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise NetworkError(
-                f"{path} is damaged ({error}); remove the network's folder to begin again"
+                f"{path} is damaged ({error}); `tokenmesh fabric clean`, then `up`, begins again"
             ) from error
-        if kept.get("version") != VERSION:
-            raise NetworkError(
-                f"{path} is of another version of tokenmesh; `tokenmesh fabric clean`, then `up`"
-            )
-        wanted = kept["spec"]
-        spec = Spec(
-            **{
-                **wanted,
-                "organisations": tuple(wanted["organisations"]),
-                "channels": tuple(wanted["channels"]),
-            }
-        )
-        return cls(spec, tuple(Node(**node) for node in kept["nodes"]))
 
     def save(self, path: Path) -> None:
         content: dict[str, Any] = {"version": VERSION, **dataclasses.asdict(self)}
