@@ -1,4 +1,4 @@
-"""Fabric's programs: found, or built once. A script plays Go here; the fixtures of other tests really build."""
+"""Fabric's programs: found, or built once. A script plays Go here; the fixtures elsewhere really build."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ GO = """#!/bin/sh
 echo "$PWD: $@" >>"$GO_CALLS"
 [ -z "$GO_FAILS" ] || [ "$1" != "$GO_FAILS" ] || {{ echo "it went wrong" >&2; exit 1; }}
 case "$1" in
+  version) echo "go version go${{GO_VERSION:-1.24.2}} linux/amd64";;
   list) case "$*" in *-deps*) printf 'a\\nb\\nc\\n';; *) echo "{module}";; esac;;
   build)
     for last; do :; done
@@ -115,8 +116,14 @@ def test_without_programs_and_go_one_line_says_what_to_do(environ: dict[str, str
     assert "FABRIC_BIN" in line
     with pytest.raises(ToolsMissing, match="install Go"):
         find_tools(quiet, environ)
-    program(tmp_path / "go" / "go")
-    assert "install gcc" in str(available({**environ, "PATH": str(tmp_path / "go")}))
+
+
+def test_what_go_lacks_is_said(with_go: dict[str, str], tmp_path: Path) -> None:
+    assert "too old to build them (go version go1.19.8" in str(available({**with_go, "GO_VERSION": "1.19.8"}))
+    assert available({**with_go, "GO_VERSION": "1.30"}) is None
+    only_go = tmp_path / "only"
+    program(only_go / "go", (tmp_path / "go" / "go").read_text())
+    assert "install gcc" in str(available({**with_go, "PATH": str(only_go)}))
 
 
 def test_go_builds_once_with_progress(

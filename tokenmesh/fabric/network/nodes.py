@@ -18,8 +18,18 @@ from tokenmesh.fabric.network.tools import Tools, assets
 
 Settings = dict[str, Any]
 
-PEER_BYTES_MAX = 100 * 2**20
 LOGGING = "warning"
+PASSED_ON = (
+    "PATH",
+    "HOME",
+    "TMPDIR",
+    "LANG",
+    "TZ",
+    "FABRIC_LOGGING_SPEC",
+    "GOGC",
+    "GOMAXPROCS",
+    "GOMEMLIMIT",
+)
 
 
 def write_node(layout: Layout, plan: Plan, node: Node, tools: Tools) -> None:
@@ -55,8 +65,8 @@ def command(layout: Layout, node: Node, tools: Tools) -> list[str]:
 
 def environment(layout: Layout, node: Node, environ: Mapping[str, str]) -> dict[str, str]:
     """What a node sees of the environment: none of the variables that would override its configuration."""
-    kept = {name: environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG", "TZ") if name in environ}
-    return {**kept, "FABRIC_CFG_PATH": str(layout.node(node)), "FABRIC_LOGGING_SPEC": LOGGING}
+    kept = {name: environ[name] for name in PASSED_ON if name in environ}
+    return {"FABRIC_LOGGING_SPEC": LOGGING, **kept, "FABRIC_CFG_PATH": str(layout.node(node))}
 
 
 def overlaid(below: Settings, over: Settings) -> Settings:

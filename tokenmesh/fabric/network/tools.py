@@ -32,6 +32,8 @@ MODULES = {
 SAMPLES = ("core.yaml", "orderer.yaml")
 FABRIC_MODULE = "github.com/hyperledger/fabric"
 FABRIC_VERSION = "3.1.1"
+GO_OLDEST = (1, 21)
+"""From here on, Go fetches the newer version of itself that a go.mod asks for."""
 BUILD_TIMEOUT_S = 1800
 ERROR_LINES_MAX = 20
 
@@ -153,6 +155,13 @@ def _check_compilers(environ: Mapping[str, str]) -> None:
         raise ToolsMissing(
             "Fabric's programs are missing, and so is Go to build them: install Go 1.24 or newer, "
             f"or set FABRIC_BIN to a folder with {', '.join(PROGRAMS)}"
+        )
+    said = _go(["version"], Path.cwd(), environ)
+    version = re.search(r"go(\d+)\.(\d+)", said)
+    if version is None or (int(version[1]), int(version[2])) < GO_OLDEST:
+        raise ToolsMissing(
+            f"Fabric's programs are missing, and this Go is too old to build them ({said.strip()}): "
+            "install Go 1.24 or newer, or set FABRIC_BIN to a folder with them"
         )
     if shutil.which("cc", path=path) is None and shutil.which("gcc", path=path) is None:
         raise ToolsMissing(
