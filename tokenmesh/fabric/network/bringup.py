@@ -67,6 +67,10 @@ class Bringup:
         self._launch(node)
         self._await_answer(node)
         organisations.found(self._layout, self._plan, node, secret)
+        organisations.close_ca(self._layout, node)
+        processes.stop([node.name], self._layout.run)
+        self._launch(node)
+        self._await_answer(node)
 
     def _launch(self, node: Node) -> None:
         if processes.running(node.name, self._layout.run) is not None:

@@ -13,7 +13,7 @@ from tokenmesh.fabric.ca import Attribute, CAClient, Enrollment
 from tokenmesh.fabric.errors import CAError
 from tokenmesh.fabric.files import private_folder, write_private, write_public
 from tokenmesh.fabric.network.layout import Layout
-from tokenmesh.fabric.network.msp import read_msp, write_msp, write_tls
+from tokenmesh.fabric.network.msp import read_msp, tls_files, write_msp, write_tls
 from tokenmesh.fabric.network.plan import HOST, Node, Plan
 from tokenmesh.fabric.network.tools import assets
 
@@ -21,6 +21,7 @@ REGISTRAR = "registrar"
 ADMIN = "admin"
 ALREADY_REGISTERED = 74
 """fabric-ca's code for registering an identity that it knows (``caerrors.ErrAddIdentity`` and its kin)."""
+CA_CONFIGURATION = "fabric-ca-server-config.yaml"
 SECRET_BYTES = 24
 HOSTS = (HOST, "localhost")
 """What the TLS certificates of a local network are good for, besides the node's own name."""
@@ -67,8 +68,30 @@ def write_ca(layout: Layout, node: Node) -> str:
             },
         }
     ]
-    write_private(folder / "fabric-ca-server-config.yaml", yaml.safe_dump(settings, sort_keys=False))
+    write_private(folder / CA_CONFIGURATION, yaml.safe_dump(settings, sort_keys=False))
     return secret
+
+
+def close_ca(layout: Layout, node: Node) -> None:
+    """What a CA can only be told once it can issue certificates: TLS for its operations port, mutual.
+
+    And the registrar's secret, which is used up, leaves the configuration. Holds from its next start on.
+    """
+    folder = layout.node(node)
+    registrar = read_msp(layout.identity(node.organisation, REGISTRAR) / "msp")
+    with ca_client(layout, node) as ca:
+        enroll(ca, registrar, node.name, folder / "operations", hosts=(*HOSTS, node.name))
+    tls = tls_files(folder / "operations" / "tls")
+    settings = yaml.safe_load((folder / CA_CONFIGURATION).read_text())
+    settings["registry"]["identities"] = []
+    settings["operations"]["tls"] = {
+        "enabled": True,
+        "certfile": str(tls.certificate),
+        "keyfile": str(tls.key),
+        "clientcertrequired": True,
+        "clientcacertfiles": [str(tls.ca)],
+    }
+    write_private(folder / CA_CONFIGURATION, yaml.safe_dump(settings, sort_keys=False))
 
 
 def ca_client(layout: Layout, node: Node) -> CAClient:

@@ -135,12 +135,16 @@ def _noted(path: Path) -> tuple[int, str | None] | None:
 
 def _started(pid: int) -> str | None:
     """When the process started, in the system's own terms, and since which boot; None if it has ended."""
+    process = Path(f"/proc/{pid}")
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = (process / "stat").read_text().rpartition(")")[2].split()
+        # A zombie with threads left is still ending: until the last is gone it has its ports and files.
+        if fields[0] in ("Z", "X") and len(list((process / "task").iterdir())) <= 1:
+            return None
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except (FileNotFoundError, ProcessLookupError):
         return None if Path("/proc/self").exists() else _started_by_ps(pid)
-    return None if fields[0] in ("Z", "X") else f"{boot} {fields[19]}"
+    return f"{boot} {fields[19]}"
 
 
 def _started_by_ps(pid: int) -> str | None:
