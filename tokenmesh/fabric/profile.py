@@ -131,6 +131,16 @@ class Profile:
     def orderers(self) -> list[Endpoint]:
         return [orderer for one in self.organisations.values() for orderer in one.orderers.values()]
 
+    def peer(self, organisation: str | None = None, name: str | None = None) -> Endpoint:
+        """A peer of the client's organisation, or of another; the first, unless it is named."""
+        owner = organisation or self.organisation
+        peers = self.organisations[owner].peers if owner in self.organisations else {}
+        if not peers or (name is not None and name not in peers):
+            raise ProfileError(
+                f"{self.path}: {owner} has no peer {name or ''}; it has {', '.join(peers) or 'none'}"
+            )
+        return peers[name] if name is not None else next(iter(peers.values()))
+
     def client(self, organisation: str | None = None, identity: str | None = None) -> IdentityFiles:
         """The files of who uses the network."""
         name = organisation or self.organisation
