@@ -1,11 +1,11 @@
 """Every error of tokenmesh.fabric, as one tree of its own: the package stands alone.
 
 FabricError
-├── IdentityError           a certificate or key cannot be read, or cannot sign what is asked
-├── GatewayError            a peer's gateway refused, failed or did not answer; ``code`` and ``details`` say more
+├── IdentityError           a certificate or key cannot be read, or cannot sign
+├── GatewayError            a peer's gateway refused, failed or did not answer; see ``details``
 │   ├── EndorseError        a proposal was not endorsed: nothing happened
-│   ├── SubmitError         an endorsed transaction was not taken for ordering, or it is unknown whether it was
-│   └── CommitStatusError   what became of a submitted transaction could not be learned
+│   ├── SubmitError         a transaction was not taken for ordering, or it is unknown whether it was
+│   └── CommitStatusError   it could not be learned what became of a transaction
 ├── CommitError             a transaction was ordered and then found invalid: it changed nothing
 ├── LifecycleError          a chaincode's package or definition is not as it is to be
 ├── ProfileError            a profile is missing, unreadable, or one of its fields does not fit
@@ -84,8 +84,8 @@ class ErrorDetail(NamedTuple):
 class GatewayError(FabricError):
     """A peer's gateway refused, failed or did not answer.
 
-    ``code`` is gRPC's name of the status (``"ABORTED"``), ``status_message`` what came with it, ``details`` what
-    each peer or orderer said, and ``transaction_id`` the transaction it is about ("" for events).
+    ``code`` is gRPC's name of the status (``"ABORTED"``), ``status_message`` what came with it, ``details``
+    what each peer or orderer said, and ``transaction_id`` the transaction it is about ("" for events).
     ``outcome_unknown`` says that the call may have taken effect all the same.
     """
 

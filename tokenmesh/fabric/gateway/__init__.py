@@ -1,4 +1,6 @@
-"""A client for the Gateway of Hyperledger Fabric's peers: for threads (``connect``), for asyncio (``connect_async``)."""
+"""A client for the Gateway of Hyperledger Fabric's peers: for threads (``connect``), for asyncio
+(``connect_async``).
+"""
 
 from tokenmesh.fabric.errors import (
     CommitError,

@@ -65,7 +65,8 @@ def connect_async(
     commit_stream: bool = True,
     message_bytes_max: int = MESSAGE_BYTES_MAX,
 ) -> AsyncGateway:
-    """Connect to the Gateway of a peer (``"peer0.org1:7051"``, or a gRPC channel of your own, which you close).
+    """Connect to the Gateway of a peer (``"peer0.org1:7051"``, or a gRPC channel of your own, which you
+    close).
 
     The connection is made at the first call. Without a ``signer`` everything has to be signed elsewhere.
     ``commit_stream=False`` asks the gateway for every single commit, as Fabric's own clients do.

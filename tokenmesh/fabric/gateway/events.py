@@ -1,7 +1,7 @@
 """Events: what to ask the peer for, how to read its answers, and where to go on after a break. Does no I/O.
 
-A feed remembers what it handed out last, so that a stream that breaks goes on behind it, with nothing left out
-and nothing twice.
+A feed remembers what it handed out last, so that a stream that breaks goes on behind it, with nothing left
+out and nothing twice.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class Feed(ABC, Generic[Item]):
 
     method: str
     one_request: bool
-    """The request is all that the client sends (else the stream is open both ways, and one message is sent)."""
+    """The request is all that the client sends (else the stream is open both ways, and one message is sent).
+    """
 
     @property
     @abstractmethod
@@ -164,7 +165,7 @@ class NewestFeed(BlockFeed):
 
 
 class SignedFeed(Feed[Item]):
-    """A request that was signed elsewhere: it cannot go on after a break, since that takes another signature."""
+    """A request that was signed elsewhere: after a break it cannot go on without another one."""
 
     def __init__(self, feed: Feed[Item], request: Octets) -> None:
         self.method, self.one_request = feed.method, feed.one_request
@@ -263,11 +264,11 @@ def _whole(block: Any, kind: str) -> Any:
 def _refused(channel: str, status: int) -> FabricError:
     name = common_pb2.Status.Name(status) if status in common_pb2.Status.values() else str(status)
     advice = {
-        "FORBIDDEN": "this identity may not read the channel's blocks: check its MSP id and certificate, and, "
-        "with mutual TLS, that the gateway was given the TLS certificate of its connection",
+        "FORBIDDEN": "this identity may not read the channel's blocks: check its MSP id and certificate, "
+        "and, with mutual TLS, that the gateway was given the TLS certificate of its connection",
         "NOT_FOUND": f"this peer has no channel {channel}, or no such block",
-        "BAD_REQUEST": "the request was not accepted: check this machine's clock and, with mutual TLS, that the "
-        "gateway was given the TLS certificate of its connection",
+        "BAD_REQUEST": "the request was not accepted: check this machine's clock and, with mutual TLS, that "
+        "the gateway was given the TLS certificate of its connection",
     }.get(name, "the peer is going down or not up yet")
     codes = {"FORBIDDEN": "PERMISSION_DENIED", "NOT_FOUND": "NOT_FOUND", "BAD_REQUEST": "INVALID_ARGUMENT"}
     return GatewayError(

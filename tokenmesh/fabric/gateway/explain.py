@@ -48,8 +48,8 @@ ADVICE: tuple[tuple[str, Reading], ...] = (
     (
         "ProposalResponsePayloads do not match",
         Reading(
-            "the endorsing peers gave different results: one was a block behind (try again), or the chaincode "
-            "is not deterministic",
+            "the endorsing peers gave different results: one was a block behind (try again), or the "
+            "chaincode is not deterministic",
             retryable=True,
         ),
     ),
@@ -103,14 +103,14 @@ ADVICE: tuple[tuple[str, Reading], ...] = (
     (
         "no combination of peers can be derived",
         Reading(
-            "not enough peers of the endorsing organisations are up with this chaincode installed and approved",
+            "too few peers of the endorsing organisations are up with this chaincode installed and approved",
             retryable=True,
         ),
     ),
     (
         "failed to find any endorsing peers",
         Reading(
-            "no peer is up with this chaincode installed and approved; check its name and whether it is running",
+            "no peer is up with this chaincode installed and approved: check its name and that it is running",
             retryable=True,
         ),
     ),
@@ -171,8 +171,8 @@ def commit_error(transaction_id: str, number: int, block_number: int) -> CommitE
     code = VALIDATION_CODES.get(number, str(number))
     advice = {
         "MVCC_READ_CONFLICT": "another transaction changed what this one had read: submit a new proposal",
-        "PHANTOM_READ_CONFLICT": "another transaction changed a range this one had read: submit a new proposal",
-        "ENDORSEMENT_POLICY_FAILURE": "organisations whose endorsement the policy demands have not endorsed it",
+        "PHANTOM_READ_CONFLICT": "another transaction changed a range that this had read: submit anew",
+        "ENDORSEMENT_POLICY_FAILURE": "not endorsed by the organisations that the policy demands",
         "EXPIRED_CHAINCODE": "the chaincode was upgraded meanwhile: submit a new proposal",
         "DUPLICATE_TXID": "this very transaction was on the ledger before",
         "BAD_CREATOR_SIGNATURE": "the signature is not of this identity's key, or has a high s",

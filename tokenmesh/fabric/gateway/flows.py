@@ -1,7 +1,7 @@
 """What the client does, step by step, without doing any of it: generators that yield what is to be done next.
 
-The sync and the asyncio gateway drive the very same flows (:mod:`.sync`, :mod:`.aio`): each effect that a flow
-yields is carried out, and its result or its exception is sent back in. So the rules of the protocol, of
+The sync and the asyncio gateway drive the very same flows (:mod:`.sync`, :mod:`.aio`): each effect that a
+flow yields is carried out, and its result or its exception is sent back in. So the rules of the protocol, of
 deadlines and of retrying stand here once.
 """
 
@@ -33,7 +33,8 @@ EVALUATE = "/gateway.Gateway/Evaluate"
 ENDORSE = "/gateway.Gateway/Endorse"
 SUBMIT = "/gateway.Gateway/Submit"
 COMMIT_STATUS = "/gateway.Gateway/CommitStatus"
-METHODS = (EVALUATE, ENDORSE, SUBMIT, COMMIT_STATUS)
+PROCESS_PROPOSAL = "/protos.Endorser/ProcessProposal"
+METHODS = (EVALUATE, ENDORSE, SUBMIT, COMMIT_STATUS, PROCESS_PROPOSAL)
 
 CONFIRM_SUBMIT_S = 2.0
 """How long a transaction whose Submit went unanswered is looked for on the ledger before it is sent again."""
@@ -56,7 +57,9 @@ class Call(NamedTuple):
 
 
 class Track(NamedTuple):
-    """Look out for a transaction on its channel's stream of blocks; sends in a waiter, or None if that can't be."""
+    """Look out for a transaction on its channel's stream of blocks; sends in a waiter, or None if that can't
+    be.
+    """
 
     channel: str
     transaction_id: str
@@ -64,7 +67,9 @@ class Track(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """Wait for a tracked transaction; sends in a :class:`Verdict`, None if the stream is lost; or TimeoutError."""
+    """Wait for a tracked transaction; sends in a :class:`Verdict`, None if the stream is lost; or
+    TimeoutError.
+    """
 
     waiter: Any
     timeout_s: float
@@ -95,7 +100,9 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Status:
-    """What became of a transaction. ``code`` is the name of its validation code, ``"VALID"`` if it took effect."""
+    """What became of a transaction. ``code`` is the name of its validation code, ``"VALID"`` if it took
+    effect.
+    """
 
     transaction_id: str
     code: str
@@ -209,7 +216,9 @@ def submit(
 def commit_status(
     caller: Caller, submitted: Submitted, request: bytes, signature: bytes | None, timeout_s: float | None
 ) -> Flow[Status]:
-    """Wait until a transaction is committed: by the stream of blocks if it is tracked, else by asking the peer."""
+    """Wait until a transaction is committed: by the stream of blocks if it is tracked, else by asking the
+    peer.
+    """
     limit_s = _or(timeout_s, caller.deadlines.commit_status_s)
     transaction_id = submitted.prepared.transaction_id
     since = caller.clock()

@@ -1,8 +1,8 @@
 """Who calls, and what signs for them.
 
-An :class:`Identity` is public: an organisation's MSP id and a certificate. A :class:`Signer` is whatever holds
-its private key: a function from a digest to a signature. Keys in files are here; a hardware module, a remote
-signing service or a person with an offline machine fits the same protocol.
+An :class:`Identity` is public: an organisation's MSP id and a certificate. A :class:`Signer` is whatever
+holds its private key: a function from a digest to a signature. Keys in files are here; a hardware module, a
+remote signing service or a person with an offline machine fits the same protocol.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def hash_none(message: bytes, /) -> bytes:
 
 
 def new_private_key_signer(key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey) -> Signer:
-    """A signer that holds its key in this process: ECDSA on P-256 or P-384, or Ed25519 (with ``hash_none``)."""
+    """A signer with its key in this process: ECDSA on P-256 or P-384, or Ed25519 (with ``hash_none``)."""
     if isinstance(key, ed25519.Ed25519PrivateKey):
         return key.sign
     curve = key.curve

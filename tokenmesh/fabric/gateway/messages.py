@@ -74,7 +74,7 @@ def new_proposal(
         signature_header=_signature_header(creator, fresh),
     )
     spec = chaincode_pb2.ChaincodeSpec(
-        type=chaincode_pb2.ChaincodeSpec.GOLANG,  # what every client sends, whatever the chaincode is written in
+        type=chaincode_pb2.ChaincodeSpec.GOLANG,  # what all clients send, whatever it is written in
         chaincode_id=chaincode_pb2.ChaincodeID(name=chaincode),
         input=chaincode_pb2.ChaincodeInput(args=[_octets(argument) for argument in arguments]),
     )

@@ -32,13 +32,13 @@ class Deadlines:
 class Retry:
     """What ``contract.submit`` and ``contract.evaluate`` do by themselves, and how much of it.
 
-    Tried again, with a new proposal: endorsement that a busy or absent peer could not give, results of endorsers
-    that were not at the same block, and transactions invalid by a conflict (``MVCC_READ_CONFLICT``,
-    ``PHANTOM_READ_CONFLICT``). Sent again as it is: a transaction of which it is unknown whether it was taken for
-    ordering. Never: what the chaincode itself refused.
+    Tried again, with a new proposal: endorsement that a busy or absent peer could not give, results of
+    endorsers that were not at the same block, and transactions invalid by a conflict (``MVCC_READ_CONFLICT``,
+    ``PHANTOM_READ_CONFLICT``). Sent again as it is: a transaction of which it is unknown whether it was taken
+    for ordering. Never: what the chaincode itself refused.
 
-    ``attempts`` counts the first; ``wait_s`` doubles from try to try up to ``wait_s_max``, of which a random part
-    is waited; no new attempt begins after ``budget_s``.
+    ``attempts`` counts the first; ``wait_s`` doubles from try to try up to ``wait_s_max``, of which a random
+    part is waited; no new attempt begins after ``budget_s``.
     """
 
     attempts: int = 6
@@ -94,7 +94,9 @@ class Tls:
 
     @property
     def certificate_hash(self) -> bytes:
-        """SHA-256 of our TLS certificate, by which Fabric ties a request to its connection; empty without one."""
+        """SHA-256 of our TLS certificate, by which Fabric ties a request to its connection; empty without
+        one.
+        """
         if self.certificate is None:
             return b""
         try:

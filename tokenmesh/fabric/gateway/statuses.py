@@ -5,7 +5,8 @@ transaction takes, and costs a signature on either side. A stream of filtered bl
 of every block, and is served from another place (``deliverService``).
 
 No block is missed: the stream begins with the last block there is (which also shows that it is open), a
-transaction is looked out for before it is submitted, and a stream that breaks goes on behind the last block seen.
+transaction is looked out for before it is submitted, and a stream that breaks goes on behind the last block
+seen.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from tokenmesh.fabric.gateway.flows import Caller, Verdict
 
 DELIVER_FILTERED = "/protos.Deliver/DeliverFiltered"
 STALL_S = 10.0
-"""Whoever waits, and no block came for so long: the stream is opened anew, in case it is dead without knowing."""
+"""Whoever waits, and no block came for so long: the stream is opened anew, in case it is dead without
+knowing.
+"""
 RECONNECT_S_MAX = 1.0
 
 FINAL = (common_pb2.BAD_REQUEST, common_pb2.FORBIDDEN, common_pb2.NOT_FOUND)

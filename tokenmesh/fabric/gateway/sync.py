@@ -1,7 +1,7 @@
 """The Gateway client for threads: connect → Gateway → Network → Contract → Proposal → Transaction → Commit.
 
-The names are those of Fabric's own clients, in Python's spelling. :mod:`tokenmesh.fabric.gateway.aio` is the same
-for asyncio.
+The names are those of Fabric's own clients, in Python's spelling. :mod:`tokenmesh.fabric.gateway.aio` is the
+same for asyncio.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def connect(
     commit_stream: bool = True,
     message_bytes_max: int = MESSAGE_BYTES_MAX,
 ) -> Gateway:
-    """Connect to the Gateway of a peer (``"peer0.org1:7051"``, or a gRPC channel of your own, which you close).
+    """Connect to the Gateway of a peer (``"peer0.org1:7051"``, or a gRPC channel of your own, which you
+    close).
 
     The connection is made at the first call. Without a ``signer`` everything has to be signed elsewhere.
     ``commit_stream=False`` asks the gateway for every single commit, as Fabric's own clients do.

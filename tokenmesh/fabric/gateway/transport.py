@@ -9,7 +9,9 @@ import grpc
 from tokenmesh.fabric.gateway.options import Tls
 
 KEEPALIVE_MS = 120_000
-"""A ping on a connection that is in use but silent. Peers hang up on those who ping oftener than once a minute."""
+"""A ping on a connection that is in use but silent. Peers hang up on those who ping oftener than once a
+minute.
+"""
 KEEPALIVE_TIMEOUT_MS = 20_000
 RECONNECT_MS_MAX = 1_000
 """How long gRPC waits at most before it tries to reach a peer that is down again."""
