@@ -32,7 +32,7 @@ DONE_BEFORE = ("chaincode already successfully installed", "with unchanged conte
 
 @dataclass(frozen=True)
 class Collection:
-    """A private data collection. Policies are written as in :func:`tokenmesh.fabric.policies.parse_policy`."""
+    """A private data collection; its policies are written as in :mod:`tokenmesh.fabric.policies`."""
 
     name: str
     policy: str
