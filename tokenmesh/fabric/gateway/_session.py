@@ -267,6 +267,8 @@ class Events(Iterator[Item]):
         signature = self._signature or self._session.sign(request, "a new_signed_…_request")
         message = self._feed.signed(request, signature)
         self._stream = self._session.open_stream(self._feed.method, message, self._feed.one_request)
+        if self._closed.is_set():  # meanwhile
+            self._stream.cancel()
         return self._stream
 
 
