@@ -160,6 +160,7 @@ class Service:
         self._server: Any = None
         self._pool: ThreadPoolExecutor | None = None
         self.port = 0
+        self._package_id = ""
 
     @property
     def address(self) -> str:
@@ -170,9 +171,14 @@ class Service:
         self._make()
         return self.address
 
+    def restart(self) -> None:
+        """Listen where it listened before :meth:`stop`."""
+        self.start(self._package_id)
+
     def start(self, package_id: str) -> None:
         if self._server is None:
             self._make()
+        self._package_id = package_id
         handler = grpc.stream_stream_rpc_method_handler(
             lambda incoming, context: Stream(package_id, self._run).serve(incoming, self._pool),
             request_deserializer=Message.FromString,

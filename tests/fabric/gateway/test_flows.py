@@ -60,6 +60,8 @@ class Peer:
         self.ordered: list[str] = []
         self.orders_although: bool = False
         """A Submit that fails was ordered all the same."""
+        self.forgets = 0
+        """How often the orderer loses what it has taken."""
         self.slept: list[float] = []
 
     @property
@@ -101,6 +103,9 @@ class Peer:
         return self.call(effect)
 
     def wait(self, effect: Wait) -> Verdict:
+        if self.forgets and effect.waiter in self.ordered:
+            self.forgets -= 1
+            self.ordered.remove(effect.waiter)
         if effect.waiter not in self.ordered:
             self.now += effect.timeout_s
             raise TimeoutError
@@ -184,7 +189,7 @@ def test_without_a_stream_the_gateway_is_asked() -> None:
 
 def test_each_call_has_its_deadline() -> None:
     peer = Peer(tracks=False)
-    submit(peer)
+    submit(peer, NO_RETRY)
     peer.run(flows.evaluate_with_retry(peer.caller, WHAT, NO_RETRY, None))
     limits = {call.method: call.timeout_s for call in peer.calls}
     assert limits == {EVALUATE: 5.0, ENDORSE: 15.0, SUBMIT: 5.0, COMMIT_STATUS: 60.0}
@@ -261,6 +266,19 @@ def test_a_submit_that_stays_without_an_answer_says_that_the_outcome_is_unknown(
     error = fails(SubmitError, lambda: submit(peer))
     assert error.outcome_unknown
     assert {error.transaction_id} == peer.transactions, "no new proposal while the old one may be committed"
+
+
+def test_what_a_killed_orderer_forgot_is_handed_in_again_as_it_was() -> None:
+    peer = Peer()
+    peer.forgets = 2
+    assert submit(peer) == b"answer"
+    assert (peer.counts[SUBMIT], len(peer.submitted), len(peer.transactions)) == (3, 1, 1)
+    peer = Peer()
+    peer.forgets = 10**6
+    error = fails(CommitStatusError, lambda: submit(peer))
+    assert error.code == "DEADLINE_EXCEEDED"
+    assert peer.now <= Deadlines().commit_status_s
+    assert peer.counts[SUBMIT] < 6, "ever more rarely"
 
 
 def test_no_retry_does_everything_once() -> None:

@@ -116,7 +116,15 @@ ADVICE: tuple[tuple[str, Reading], ...] = (
     ),
     (
         "could not launch chaincode",
-        Reading("the peer cannot reach the chaincode: start it, and check the address in its package"),
+        Reading("the peer cannot reach the chaincode: start it, and check the address in its package", True),
+    ),
+    (
+        "chaincode stream terminated",
+        Reading("the chaincode ended or lost its connection while it worked on this", retryable=True),
+    ),
+    (
+        "timeout expired while executing transaction",
+        Reading("the chaincode did not answer in the time that the peer gives it (chaincode.executetimeout)"),
     ),
     (
         "connection to",

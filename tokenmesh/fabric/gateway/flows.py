@@ -8,6 +8,7 @@ deadlines and of retrying stand here once.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic, time_ns
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -261,7 +262,8 @@ def endorse_and_submit(caller: Caller, what: Invocation, retry: Retry) -> Flow[S
         return (yield from endorse(caller, draft, what.channel, what.organizations, None, None))
 
     prepared = yield from _retrying(caller, retry, once)
-    return (yield from _submit_surely(caller, prepared, retry))
+    signed = yield from caller.sign(prepared.payload, "new_signed_transaction")
+    return (yield from _submit_surely(caller, prepared, signed, retry))
 
 
 def submit_and_wait(caller: Caller, what: Invocation, retry: Retry) -> Flow[bytes]:
@@ -270,8 +272,9 @@ def submit_and_wait(caller: Caller, what: Invocation, retry: Retry) -> Flow[byte
     def once() -> Flow[bytes]:
         draft = what.draft(caller)
         prepared = yield from endorse(caller, draft, what.channel, what.organizations, None, None)
-        submitted = yield from _submit_surely(caller, prepared, retry)
-        status = yield from commit_status(caller, submitted, status_request(caller, prepared), None, None)
+        signed = yield from caller.sign(prepared.payload, "new_signed_transaction")
+        submitted = yield from _submit_surely(caller, prepared, signed, retry)
+        status = yield from _see_through(caller, submitted, signed, retry)
         if not status.successful:
             raise commit_error(status.transaction_id, status.number, status.block_number)
         return messages.result_of(prepared.payload)
@@ -301,12 +304,11 @@ def _retrying(caller: Caller, retry: Retry, once: Callable[[], Flow[T]]) -> Flow
         yield Sleep(pause)
 
 
-def _submit_surely(caller: Caller, prepared: Prepared, retry: Retry) -> Flow[Submitted]:
+def _submit_surely(caller: Caller, prepared: Prepared, signed: bytes, retry: Retry) -> Flow[Submitted]:
     """Hand in the same transaction until it is known to be taken: twice the same is committed once.
 
     An attempt without an answer may have succeeded, so the ledger is watched for a while before the next.
     """
-    signed = yield from caller.sign(prepared.payload, "new_signed_transaction")
     waiter = yield Track(prepared.channel, prepared.transaction_id, caller.deadlines.submit_s)
     since, attempt = caller.clock(), 0
     while True:
@@ -324,6 +326,31 @@ def _submit_surely(caller: Caller, prepared: Prepared, retry: Retry) -> Flow[Sub
         else:
             return Submitted(prepared, waiter)
         yield Sleep(pause)
+
+
+def _see_through(caller: Caller, submitted: Submitted, signed: bytes, retry: Retry) -> Flow[Status]:
+    """Wait for the commit; hand the same transaction in again where it is long in coming.
+
+    An orderer acknowledges what it only holds in memory yet, so one that is killed loses what it had taken.
+    """
+    request = status_request(caller, submitted.prepared)
+    limit_s, since, patience_s = caller.deadlines.commit_status_s, caller.clock(), retry.resend_s
+    if retry.attempts == 1:
+        return (yield from commit_status(caller, submitted, request, None, limit_s))
+    while True:
+        left_s = limit_s - (caller.clock() - since)
+        try:
+            return (yield from commit_status(caller, submitted, request, None, min(left_s, patience_s)))
+        except CommitStatusError as error:
+            late = error.code == "DEADLINE_EXCEEDED"
+            if left_s <= patience_s or not (late or error.retryable):
+                raise
+        if late:
+            patience_s *= 2
+            with suppress(SubmitError):
+                yield from _hand_in(submitted.prepared, signed, caller.deadlines.submit_s)
+        else:
+            yield Sleep(retry.wait_s_max)
 
 
 def _committed(caller: Caller, submitted: Submitted) -> Flow[bool]:

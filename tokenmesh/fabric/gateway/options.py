@@ -37,6 +37,9 @@ class Retry:
     ``PHANTOM_READ_CONFLICT``). Sent again as it is: a transaction of which it is unknown whether it was taken
     for ordering. Never: what the chaincode itself refused.
 
+    A transaction that was taken for ordering and is in no block after ``resend_s`` seconds is handed in once
+    more, then after twice as long, and so on: an orderer that is killed forgets what it had not written yet.
+
     ``attempts`` counts the first; ``wait_s`` doubles from try to try up to ``wait_s_max``, of which a random
     part is waited; no new attempt begins after ``budget_s``.
     """
@@ -45,6 +48,7 @@ class Retry:
     wait_s: float = 0.1
     wait_s_max: float = 2.0
     budget_s: float = 30.0
+    resend_s: float = 5.0
     random: Callable[[], float] = _random.random
 
     def pause(self, attempt: int, spent_s: float) -> float | None:
