@@ -17,6 +17,7 @@ demo: $(VENV)/.demo ## Run a shop of ten services that pay each other, with trou
 test: check ## Check everything: format, lint, types, layers, tests
 	@echo "tests: about 4 minutes on two cores (the most of it: real processes killed and restarted)"
 	@rm -f .coverage .coverage.*
+	@$(BIN)/tokenmesh fabric tools >/dev/null || echo "so the tests on a Fabric network are skipped"
 	@$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report= $(ARGS)
 	@$(BIN)/coverage report --format=total | sed 's/^/coverage, percent: /'
 

@@ -13,7 +13,7 @@ SOURCES = {
     ROOT / "benchmarks": "tokenmesh_benchmarks",
 }
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-DATA = {"py.typed"}
+FOLDERS = {"tokenmesh_chaincode": "chaincode/tokenmesh_chaincode"}
 
 
 def test_every_module_lies_in_a_package_that_is_named() -> None:
@@ -28,13 +28,20 @@ def test_every_module_lies_in_a_package_that_is_named() -> None:
 
 def test_every_other_file_is_named_as_package_data() -> None:
     """A template or a profile that is not named in pyproject.toml would be missing from the wheel."""
+    named = {
+        path.resolve()
+        for package, patterns in SETTINGS["package-data"].items()
+        for pattern in patterns
+        for path in (ROOT / FOLDERS.get(package, package.replace(".", "/"))).glob(pattern)
+        if path.is_file()
+    }
     others = {
-        path.name
-        for source in SOURCES
+        path.resolve()
+        for source in [*SOURCES, ROOT / "chaincode" / "network"]
         for path in source.rglob("*")
         if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
     }
-    assert others == DATA == {name for names in SETTINGS["package-data"].values() for name in names}
+    assert others == named
 
 
 def test_the_benchmarks_are_importable_as_they_are_installed() -> None:

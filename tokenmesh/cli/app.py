@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from tokenmesh.cli import checking, governance, reading, wallets
+from tokenmesh.cli import checking, fabric, governance, reading, wallets
 from tokenmesh.cli.demo.command import demo
 from tokenmesh.cli.options import MeshGroup
 
@@ -37,5 +37,6 @@ for _command in (
     checking.verify,
     checking.bench,
     demo,
+    fabric.fabric,
 ):
     tokenmesh.add_command(_command)

@@ -1,0 +1,1 @@
+"""Hyperledger Fabric for Python. Stands alone: imports nothing else of tokenmesh."""

@@ -1,0 +1,232 @@
+"""From a gRPC status to an error that says what happened, why, and what to do."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeVar
+
+from fabric_protos.gateway import gateway_pb2
+from fabric_protos.peer import transaction_pb2
+from google.protobuf.message import DecodeError
+from google.rpc import status_pb2  # type: ignore[import-untyped]
+
+from tokenmesh.fabric.errors import CommitError, ErrorDetail, GatewayError
+
+DETAILS_KEY = "grpc-status-details-bin"
+CONFLICTS = ("MVCC_READ_CONFLICT", "PHANTOM_READ_CONFLICT")
+VALID = transaction_pb2.TxValidationCode.VALID
+VALIDATION_CODES = {number: name for name, number in transaction_pb2.TxValidationCode.items()}
+
+Kind = TypeVar("Kind", bound=GatewayError)
+
+
+class Failure(NamedTuple):
+    """How a call ended, if not well; gRPC's status, apart from gRPC's classes."""
+
+    code: str
+    message: str
+    trailers: tuple[tuple[str, str | bytes], ...]
+
+
+class Reading(NamedTuple):
+    """What a status means to the caller."""
+
+    advice: str
+    retryable: bool = False
+    never_arrived: bool = False
+
+
+ADVICE: tuple[tuple[str, Reading], ...] = (
+    (
+        "too many requests",
+        Reading(
+            "the peer serves as many gateway calls as peer.limits.concurrency.gatewayService allows; "
+            "call it less at once, or raise that limit",
+            retryable=True,
+            never_arrived=True,
+        ),
+    ),
+    (
+        "ProposalResponsePayloads do not match",
+        Reading(
+            "the endorsing peers gave different results: one was a block behind (try again), or the "
+            "chaincode is not deterministic",
+            retryable=True,
+        ),
+    ),
+    (
+        "CERTIFICATE_VERIFY_FAILED",
+        Reading("the peer's TLS certificate is not of the CA you gave: check `tls` (ca, server_name)"),
+    ),
+    (
+        "Ssl handshake failed",
+        Reading(
+            "the TLS handshake failed: is it the right port, and does the peer demand a client certificate?"
+        ),
+    ),
+    (
+        "does not exist on peer",
+        Reading("check the channel's name, and that this peer has joined it"),
+    ),
+    (
+        "access denied",
+        Reading(
+            "the channel's members do not include this identity: check its MSP id and certificate "
+            "(expired, revoked, of another CA?) and this machine's clock"
+        ),
+    ),
+    (
+        "creator org unknown",
+        Reading("no organisation of the channel has this MSP id"),
+    ),
+    (
+        "timestamp",
+        Reading("this machine's clock and the peer's differ too much: set the clock"),
+    ),
+    (
+        "chaincode definition for",
+        Reading("no such chaincode is committed on this channel: check its name, or deploy it"),
+    ),
+    (
+        "No metadata was found for chaincode",
+        Reading("no such chaincode is committed on this channel: check both names, or deploy it"),
+    ),
+    (
+        "no peers available to evaluate chaincode",
+        Reading(
+            "no peer runs this chaincode on this channel: check its name, that it is deployed, and running"
+        ),
+    ),
+    (
+        "failed to get config for channel",
+        Reading("the peer does not know this channel: check its name, and that the peer has joined it", True),
+    ),
+    (
+        "no combination of peers can be derived",
+        Reading(
+            "too few peers of the endorsing organisations are up with this chaincode installed and approved",
+            retryable=True,
+        ),
+    ),
+    (
+        "failed to find any endorsing peers",
+        Reading(
+            "no peer is up with this chaincode installed and approved: check its name and that it is running",
+            retryable=True,
+        ),
+    ),
+    (
+        "could not launch chaincode",
+        Reading("the peer cannot reach the chaincode: start it, and check the address in its package", True),
+    ),
+    (
+        "chaincode stream terminated",
+        Reading("the chaincode ended or lost its connection while it worked on this", retryable=True),
+    ),
+    (
+        "timeout expired while executing transaction",
+        Reading("the chaincode did not answer in the time that the peer gives it (chaincode.executetimeout)"),
+    ),
+    (
+        "connection to",
+        Reading(
+            "the peer has lost its connection to the chaincode: is the chaincode running?", retryable=True
+        ),
+    ),
+)
+
+BY_CODE = {
+    "DEADLINE_EXCEEDED": Reading(
+        "no answer in time: the peer is busy or gone; `timeout_s` sets how long to wait"
+    ),
+    "UNAVAILABLE": Reading("the peer could not be reached, or could not reach others", retryable=True),
+    "CANCELLED": Reading("the call was cancelled, here or by a peer that is going down", retryable=True),
+    "RESOURCE_EXHAUSTED": Reading(
+        "a message is larger than this client or the peer takes: check message_bytes_max"
+    ),
+    "UNIMPLEMENTED": Reading(
+        "this peer has no gateway service: is it Fabric 2.4 or newer, and is it a peer?"
+    ),
+}
+REFUSALS = ("chaincode response", "rejected by chaincode", "transaction returned with failure")
+"""The chaincode itself said no: trying again brings the same answer."""
+
+
+def gateway_error(kind: type[Kind], what: str, failure: Failure, transaction_id: str) -> Kind:
+    """The error for a call that failed, with what each peer said and what to do about it."""
+    details = read_details(failure.trailers)
+    reading = _reading(failure, details)
+    said = "; ".join(f"{one.msp_id} {one.address}: {one.message}" for one in details)
+    about = f" (transaction {transaction_id})" if transaction_id else ""
+    message = f"{what}{about}: {failure.code}: {failure.message}"
+    parts = [
+        message,
+        *([f"peers said: {said}"] if said else []),
+        *([reading.advice] if reading.advice else []),
+    ]
+    return kind(
+        " | ".join(parts),
+        code=failure.code,
+        status_message=failure.message,
+        details=details,
+        transaction_id=transaction_id,
+        retryable=reading.retryable,
+        outcome_unknown=_outcome_unknown(failure, reading),
+    )
+
+
+def commit_error(transaction_id: str, number: int, block_number: int) -> CommitError:
+    """The error for a transaction that the peers found invalid."""
+    code = VALIDATION_CODES.get(number, str(number))
+    advice = {
+        "MVCC_READ_CONFLICT": "another transaction changed what this one had read: submit a new proposal",
+        "PHANTOM_READ_CONFLICT": "another transaction changed a range that this had read: submit anew",
+        "ENDORSEMENT_POLICY_FAILURE": "not endorsed by the organisations that the policy demands",
+        "EXPIRED_CHAINCODE": "the chaincode was upgraded meanwhile: submit a new proposal",
+        "DUPLICATE_TXID": "this very transaction was on the ledger before",
+        "BAD_CREATOR_SIGNATURE": "the signature is not of this identity's key, or has a high s",
+    }.get(code, "see Fabric's TxValidationCode")
+    return CommitError(
+        f"transaction {transaction_id} was found invalid in block {block_number}: {code}: {advice}",
+        transaction_id=transaction_id,
+        code=code,
+        number=number,
+        block_number=block_number,
+        retryable=code in (*CONFLICTS, "EXPIRED_CHAINCODE"),
+    )
+
+
+def read_details(trailers: tuple[tuple[str, str | bytes], ...]) -> tuple[ErrorDetail, ...]:
+    """What the peers said, out of the call's trailing metadata; nothing if that cannot be read."""
+    found: list[ErrorDetail] = []
+    for key, value in trailers:
+        if key != DETAILS_KEY or not isinstance(value, bytes):
+            continue
+        try:
+            for packed in status_pb2.Status.FromString(value).details:
+                detail = gateway_pb2.ErrorDetail.FromString(packed.value)
+                found.append(ErrorDetail(detail.address, detail.msp_id, detail.message))
+        except DecodeError:
+            continue
+    return tuple(found)
+
+
+def failure_of(error: Any) -> Failure:
+    """The status of a ``grpc.RpcError``, of the sync or the asyncio API."""
+    trailers = tuple((key, value) for key, value in error.trailing_metadata() or ())
+    return Failure(error.code().name, error.details() or "", trailers)
+
+
+def _reading(failure: Failure, details: tuple[ErrorDetail, ...]) -> Reading:
+    text = "\n".join([failure.message, *(one.message for one in details)])
+    if any(refusal in text for refusal in REFUSALS) and "could not launch" not in text:
+        return Reading("")
+    for mark, reading in ADVICE:
+        if mark in text:
+            return reading
+    return BY_CODE.get(failure.code, Reading(""))
+
+
+def _outcome_unknown(failure: Failure, reading: Reading) -> bool:
+    return failure.code in ("DEADLINE_EXCEEDED", "UNAVAILABLE", "CANCELLED", "UNKNOWN", "INTERNAL") and not (
+        reading.never_arrived
+    )

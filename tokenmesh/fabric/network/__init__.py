@@ -1,0 +1,7 @@
+"""A Fabric network on this machine, without Docker: real peers, orderers and certificate authorities."""
+
+from tokenmesh.fabric.network.network import Network, NodeStatus
+from tokenmesh.fabric.network.plan import Node, Plan, Spec
+from tokenmesh.fabric.network.tools import Tools, available, find_tools
+
+__all__ = ["Network", "Node", "NodeStatus", "Plan", "Spec", "Tools", "available", "find_tools"]
