@@ -118,7 +118,8 @@ def test_nothing_listens_beyond_this_machine_or_beside_its_ports(network: Networ
 
 def test_every_port_moves_with_the_base_port(home: Path, network: Network) -> None:
     """With a base port all ports follow it in a row; a second network runs beside the first."""
-    base = 41_000 + os.getpid() % 500 * 40
+    # Below what the kernel, and networks that choose for themselves, give away.
+    base = 2_000 + os.getpid() % 80 * 40
     with running(home, base_port=base) as second:
         ports = sorted(port for _, port in listening(second))
         assert base <= ports[0]
