@@ -7,8 +7,10 @@ one of them commits once enough have approved.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from fabric_protos.peer import collection_pb2, policy_pb2, proposal_response_pb2
@@ -25,6 +27,8 @@ CHAINCODE = "_lifecycle"
 CHANNEL_POLICY = "/Channel/Application/Endorsement"
 INSTALL_TIMEOUT_S = 300.0
 """Peers that build chaincode take minutes; those that only note where it runs, milliseconds."""
+PEERS_LEVEL_S = 15.0
+"""How long ``deploy`` waits until all peers have the block that one of them has."""
 
 NOT_THERE = ("is not defined", "could not fetch approved chaincode definition", "not found")
 DONE_BEFORE = ("chaincode already successfully installed", "with unchanged content")
@@ -269,12 +273,36 @@ def deploy(
         ):
             desk.approve(channel, wanted, package_id)
     if current is None or not _same(wanted, current):
-        ready = desks[0].check_commit_readiness(channel, wanted)
-        missing = [desk.msp_id for desk in desks if not ready.get(desk.msp_id)]
-        if missing:
-            raise LifecycleError(f"{', '.join(missing)} approved another definition of {wanted.name}")
+        msps = {desk.msp_id for desk in desks}
+
+        def approved_by_all() -> bool:
+            ready = desks[0].check_commit_readiness(channel, wanted)
+            return all(ready.get(msp) for msp in msps)
+
+        if not _comes_true(approved_by_all):
+            raise LifecycleError(
+                f"not all of {', '.join(msps)} have approved this definition of {wanted.name}"
+            )
         desks[0].commit(channel, wanted)
+    for desk in desks:
+        if not _comes_true(partial(_in_force, desk, channel, wanted)):
+            raise LifecycleError(f"{wanted.name} is committed, but the peer of {desk.msp_id} has not seen it")
     return wanted
+
+
+def _in_force(desk: Lifecycle, channel: str, definition: Definition) -> bool:
+    found = desk.query_committed(channel, definition.name)
+    return found is not None and found.sequence >= definition.sequence
+
+
+def _comes_true(holds: Callable[[], bool]) -> bool:
+    """Peers learn of a block one after the other: what one has committed another may know a moment later."""
+    deadline = time.monotonic() + PEERS_LEVEL_S
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def _same(definition: Definition, committed: Committed) -> bool:
