@@ -923,7 +923,7 @@ def test_what_answers_before_the_payee_does_is_an_ordinary_response(shop: Wire, 
     response = shop.call()
     assert response.status == status
     assert left(shop) == 5_000
-    shop.payee.script.extend([lost, *[plain(status)] * 5])
+    shop.payee.script.extend([lost, *[plain(status)] * 50])
     with pytest.raises(OutcomeUnknown):
         shop.call()
 

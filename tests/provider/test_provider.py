@@ -35,7 +35,8 @@ def take(provider: Provider, text: str, terms: Terms = TERMS) -> Call:
     request = Request("GET", "/quote", "GET /quote", "/quote", (text.encode(),), lambda: b"")
     checked = run(provider.check(request, terms))
     assert checked is not None
-    run(provider.admit(checked))
+    provider.compare(checked)
+    run(provider.recall(checked))
     return run(provider.claim(checked))
 
 

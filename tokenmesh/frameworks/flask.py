@@ -231,7 +231,7 @@ class FlaskExchange(Exchange):
             self.streams = True
             response.response = _Stream(self, response)
             return response
-        body = b"" if flowing else response.get_data()
+        body = b"" if flowing else _body(response)
         digest = EMPTY_DIGEST if bodiless or not body else documents.digest(body)
         try:
             receipt = run(
@@ -329,7 +329,9 @@ def _hook_requests() -> None:
         return process(app, response if exchange is None else exchange.finish(response))
 
     def do_teardown_request(app: Flask, *args: Any, **options: Any) -> None:
-        exchange = _request().environ.get(_EXCHANGE)
+        # Taken out of the environment: the exchange knows the request, which knows its environment, and a ring
+        # of objects stays in memory until the garbage collector comes by.
+        exchange = _request().environ.pop(_EXCHANGE, None)
         if exchange is not None and exchange.open and not exchange.streams:
             # Its exception went through to the server.
             run(exchange.abort("no response came of it"))
@@ -362,6 +364,16 @@ def _handler(view: Any, method: str) -> Handler | None:
 def _is_priced(view: Any) -> bool:
     methods = {"GET", *(getattr(view, "methods", None) or ())}
     return any(_handler(view, method) is not None for method in methods)
+
+
+def _body(response: Any) -> bytes:
+    """The body of a response that is no stream: nearly always in one piece."""
+    pieces = response.response
+    if type(pieces) is list and len(pieces) == 1 and type(pieces[0]) is bytes:
+        whole: bytes = pieces[0]
+        return whole
+    data: bytes = response.get_data()
+    return data
 
 
 def _may_have_body(environ: Mapping[str, Any]) -> bool:

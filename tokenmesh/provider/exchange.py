@@ -1,10 +1,10 @@
 """One request to a priced operation, from its contract to its receipt: what a framework's adapter drives.
 
 An adapter makes an :class:`Exchange` for each such request and brings it through ``check``, ``admit`` and
-``claim`` (or all at once, ``begin``) before the handler runs, and through ``end`` once the response is
-complete. Each may raise :class:`~tokenmesh.provider.problems.Answered`: then its ``answer`` goes out instead
-of what the handler gave, past every error handler of the user's. What the handler raises is its own affair:
-``fail`` notes that it did, and the framework makes of it what it always makes.
+``begin`` (or ``begin`` alone, which does what is left to do) before the handler runs, and through ``end``
+once the response is complete. Each may raise :class:`~tokenmesh.provider.problems.Answered`: then its
+``answer`` goes out instead of what the handler gave, past every error handler of the user's. What the handler
+raises is its own affair: ``fail`` notes that it did, and the framework makes of it what it always makes.
 """
 
 from __future__ import annotations
@@ -82,25 +82,30 @@ class Exchange:
 
     def admit(self) -> Steps[None]:
         """Look at the body, once ``request.body`` can give it."""
-        if self._checked is not None:
-            yield from self.provider.admit(self._checked)
-
-    def claim(self) -> Steps[None]:
-        """Take the contract: from here on the handler runs, and something has to end this exchange."""
-        if self._checked is not None:
-            self.call = yield from self.provider.claim(self._checked)
+        checked = self._checked
+        if checked is not None:
+            self.provider.compare(checked)
+            if checked.fault is not None:
+                yield from self.provider.recall(checked)
 
     def begin(self) -> Steps[None]:
-        """All that is still to be done before the handler runs. Once only: a handler that is run twice in
-        one request would be paid once."""
+        """All that is still to be done before the handler runs; from here on something has to end this
+        exchange. Once only: a handler that is run twice in one request would be paid once."""
         if self.call is not None or self.ended:
             raise ServingError(
                 f"{self.request.operation} runs a second time in one request, which pays for one"
             )
-        if self._checked is None and not self.free:
-            yield from self.check()
-            yield from self.admit()
-        yield from self.claim()
+        checked, provider = self._checked, self.provider
+        if checked is None and not self.free:
+            checked = self._checked = yield from provider.check(self.request, self.terms)
+            if checked is not None:
+                provider.compare(checked)
+                if checked.fault is not None:
+                    yield from provider.recall(checked)
+        if checked is None:
+            self.free = True
+        else:
+            self.call = yield from provider.claim(checked)
 
     def leave(self, answered: Answered) -> BaseException:
         """What to raise so that the handler is left and ``answer`` goes out."""
@@ -131,7 +136,7 @@ class Exchange:
         call = self.call
         if call is None or self.ended:
             return None
-        if not self._reason:
+        if not self._reason and (response.status >= 400 or self.terms.fulfilled_when is not None):
             self._reason = self._failure(response, native)
         self.ended = True
         if self._reason:

@@ -14,6 +14,7 @@ import itertools
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from typing import Any, NoReturn
 
 from tokenmesh import journal as records
@@ -119,7 +120,7 @@ class Provider:
         headers = [("Content-Type", "application/jose"), ("Content-Length", str(len(text)))]
         return Answer(200, [*headers, ("Cache-Control", "no-store")], text)
 
-    # The way of a contract: check, admit, claim, and then fulfil or void
+    # The way of a contract: check, compare, recall, claim, and then fulfil or void
 
     def check(self, request: Request, terms: Terms) -> Steps[Checked | None]:
         """Check everything about a request's contract that needs neither its body nor the journal.
@@ -149,14 +150,15 @@ class Provider:
             raise _unreachable(error, contract.jti) from error
         return checked
 
-    def admit(self, checked: Checked) -> Steps[None]:
-        """Compare the body; a contract that would be refused gets the answer it had, if it had one.
-
-        Raises :class:`Answered`.
-        """
-        contract, body = checked.contract, checked.request.body()
-        if contract.dig != (documents.digest(body) if body else EMPTY_DIGEST):
+    def compare(self, checked: Checked) -> None:
+        """Compare the body with the digest that was signed. Raises :class:`Refused`."""
+        body = checked.request.body()
+        if checked.contract.dig != (documents.digest(body) if body else EMPTY_DIGEST):
             self._refuse(Fault("other_request", "The body is not the one that was signed."), checked)
+
+    def recall(self, checked: Checked) -> Steps[None]:
+        """Give a contract that would be refused the answer that it has had, if any. Raises :class:`Answered`."""
+        contract = checked.contract
         if checked.fault is None:
             return
         try:
@@ -177,28 +179,21 @@ class Provider:
         """Take the contract: of many requests with it, one gets a :class:`Call`. Raises :class:`Answered`."""
         contract = checked.contract
         try:
-            result = yield from self._claim(checked)
-            if isinstance(result, records.AllowanceUsedUp) and checked.fault is None:
-                # It may have been refilled since the ledger was asked.
-                funds = yield from self._standing.funds(contract, doubted=True)
-                if isinstance(funds, Funds) and funds.tokens > checked.funds.tokens:
-                    checked.funds = funds
-                    result = yield from self._claim(checked)
-            if isinstance(result, records.Running) and self._forget_unended(contract):
-                yield from wait(
-                    self.journal.void(contract.iss, contract.jti, _UNENDED, None, None, self._clock())
-                )
-                result = yield from self._claim(checked)
+            result = self._claim(checked)
+            if isinstance(result, Future):
+                result = yield result
+            if type(result) is not records.Claimed:
+                result = yield from self._claim_again(result, checked)
         except LedgerError as error:
             raise _unreachable(error, contract.jti) from error
         except JournalError as error:
             raise _unkept(error, contract.jti) from error
-        if isinstance(result, records.Claimed):
-            self._recent[contract.jti] = contract.iss
-            if len(self._recent) > self.settings.receipt_cache_max:
-                _drop_first(self._recent)
-            return Call(contract, checked.price, result.left, checked.funds.settle_by)
-        self._not_claimed(result, checked)
+        if not isinstance(result, records.Claimed):
+            self._not_claimed(result, checked)
+        self._recent[contract.jti] = contract.iss
+        if len(self._recent) > self.settings.receipt_cache_max:
+            _drop_first(self._recent)
+        return Call(contract, checked.price, result.left, checked.funds.settle_by)
 
     def fulfil(self, call: Call, response: StoredResponse) -> Steps[str]:
         """End a call whose work is done; gives the receipt. Raises :class:`Refused` (503) if it cannot."""
@@ -212,9 +207,9 @@ class Provider:
             raise Refused(late._replace(receipt=(yield from self.void(call, "too_late", stored))))
         receipt = self._receipts.make(contract, "fulfilled", call.charged, response, call.left, now)
         try:
-            fulfilled = yield from wait(
-                self.journal.fulfil(contract.iss, contract.jti, call.charged, response, receipt, now)
-            )
+            fulfilled = self.journal.fulfil(contract.iss, contract.jti, call.charged, response, receipt, now)
+            if isinstance(fulfilled, Future):
+                fulfilled = yield fulfilled
         except JournalError as error:
             self._remember_unended(contract)
             raise _unkept(error, contract.jti) from error
@@ -241,25 +236,42 @@ class Provider:
 
     # What is behind them
 
-    def _claim(self, checked: Checked) -> Steps[ClaimResult]:
+    def _claim(self, checked: Checked) -> ClaimResult | Future[ClaimResult]:
         contract, funds = checked.contract, checked.funds
+        _, payer, _, op, htm, htu, dig, tok, jti, _, exp, via, lane, seq, _ = contract
         entry = NewClaim(
-            contract.iss,
-            contract.jti,
+            payer,
+            jti,
             checked.text,
-            contract.htm,
-            contract.htu,
-            contract.dig,
-            contract.op,
-            contract.tok,
-            contract.via,
-            contract.lane,
-            contract.seq,
-            contract.exp,
+            htm,
+            htu,
+            dig,
+            op,
+            tok,
+            via,
+            lane,
+            seq,
+            exp,
             funds.settle_by,
             funds.tokens,
         )
-        return wait(self.journal.claim(entry, self._clock()))
+        return self.journal.claim(entry, self._clock())
+
+    def _claim_again(self, result: ClaimResult, checked: Checked) -> Steps[ClaimResult]:
+        """Claim once more, where the journal's answer may be due to what this process knows or has missed."""
+        contract = checked.contract
+        if isinstance(result, records.AllowanceUsedUp) and checked.fault is None:
+            # It may have been refilled since the ledger was asked.
+            funds = yield from self._standing.funds(contract, doubted=True)
+            if isinstance(funds, Funds) and funds.tokens > checked.funds.tokens:
+                checked.funds = funds
+                result = yield from wait(self._claim(checked))
+        if isinstance(result, records.Running) and self._forget_unended(contract):
+            yield from wait(
+                self.journal.void(contract.iss, contract.jti, _UNENDED, None, None, self._clock())
+            )
+            result = yield from wait(self._claim(checked))
+        return result
 
     def _not_claimed(self, result: ClaimResult, checked: Checked) -> NoReturn:
         contract = checked.contract

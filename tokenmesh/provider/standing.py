@@ -87,22 +87,20 @@ class Standing:
         policy = self._policy.at_hand("")
         if policy is MISSING:
             policy = yield from self._policy.get("")
-        now = self._clock()
+        now, payers, payer, payee = self._clock(), self._payers, contract.iss, contract.aud
         fault = checks.timely(contract, policy, now, self._settings.clock_skew_s)
         if fault is not None:
             return fault
-        for name in (contract.iss, contract.aud):
-            wallet = self._payers.at_hand(name)
+        for name in (payer, payee):
+            wallet = payers.at_hand(name)
             if wallet is MISSING:
-                wallet = yield from self._payers.get(name)
+                wallet = yield from payers.get(name)
             if wallet is None or wallet.frozen_at is not None:
                 return Fault("wallet_frozen", f"The wallet {name} was frozen by governance.")
-        if not allows(policy, contract.iss, contract.aud, contract.op):
-            return Fault("forbidden", f"{contract.iss} may not call {contract.op} of {contract.aud}.")
+        if not allows(policy, payer, payee, contract.op):
+            return Fault("forbidden", f"{payer} may not call {contract.op} of {payee}.")
         if contract.via == HOLD:
-            hold = yield from within(
-                self._ledger.hold(contract.iss, contract.jti), self._settings.ledger_wait_s
-            )
+            hold = yield from within(self._ledger.hold(payer, contract.jti), self._settings.ledger_wait_s)
             return checks.funds_of_hold(contract, hold, self._clock())
         allowances = self._allowances
         allowance = MISSING if doubted else allowances.at_hand(contract.via)
