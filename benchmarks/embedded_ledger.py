@@ -68,9 +68,14 @@ class Bench:
             *results, *ledger.submit([self.operation(self.payer, "sweep", {"credits": [credit]})]).result()
         )
 
-    def operation(self, signer: Identity, act: str, arg: Mapping[str, Any]) -> str:
+    def operation(
+        self, signer: Identity, act: str, arg: Mapping[str, Any], operation_id: str | None = None
+    ) -> str:
         now = int(time.time())
-        return sign(Operation(self.domain, signer.name, new_id(), now, now + TTL_S, act, dict(arg)), signer)
+        operation_id = operation_id or new_id()
+        return sign(
+            Operation(self.domain, signer.name, operation_id, now, now + TTL_S, act, dict(arg)), signer
+        )
 
     def contracts(self, allowance: str, count: int) -> list[str]:
         """Contracts as a payer's client signs them, one per request."""
@@ -144,11 +149,14 @@ def measure_holds(bench: Bench, seconds: float) -> tuple[float, list[float]]:
 
     def caller(mine: list[float]) -> None:
         try:
+            prefix = new_id()
             start.wait()
             while not over.is_set():
                 begun = time.perf_counter()
-                arg = {"id": new_id(), "payee": "payee", "tokens": 5, "exp": int(time.time()) + 60}
-                _check(*bench.ledger.submit([bench.operation(bench.payer, "hold", arg)]).result())
+                hold = f"{prefix}-{len(mine)}"
+                arg = {"id": hold, "payee": "payee", "tokens": 5, "exp": int(time.time()) + 60}
+                text = bench.operation(bench.payer, "hold", arg, hold)
+                _check(*bench.ledger.submit([text]).result())
                 mine.append(time.perf_counter() - begun)
         except BaseException as error:
             failures.append(error)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from support.homes import until
 from support.market import PAYEE, PAYER, Market
 from support.wallets import Clock
 from tokenmesh.errors import (
@@ -689,3 +690,40 @@ def test_a_hold_sweeps_in_what_it_needs(market: Market, ledger: Watched) -> None
     assert run(treasury.place_hold(PAYEE, 10, "job-1")).tokens == 10
     with pytest.raises(InsufficientFunds):
         run(treasury.place_hold(PAYEE, 10, "job-2"))
+
+
+# Upkeep
+
+
+def test_what_nobody_can_need_any_more_is_forgotten(
+    treasury: Treasury, market: Market, ledger: Watched, clock: Clock
+) -> None:
+    """A ledger's state does not grow with every operation ever made; a few old records are left alone."""
+    for _ in range(treasury_module.FORGET_AT):
+        market.domain.do("governance", "grant", {"to": PAYEE, "tokens": 1})
+    run(treasury.upkeep())
+    assert "forget" not in ledger.acts  # their documents could still come again
+    clock.forward(2_000)
+    run(treasury.upkeep())
+    assert ledger.acts.count("forget") == 1
+    clock.forward(2_000)
+    run(treasury.upkeep())
+    assert ledger.acts.count("forget") == 1
+    left = ledger.forgettable(int(clock()), 1_000).result(30)
+    assert 0 < sum(map(len, left.values())) < treasury_module.FORGET_AT
+
+
+def test_a_wallet_that_only_earns_is_looked_after_too(
+    treasury: Treasury, market: Market, clock: Clock
+) -> None:
+    """What came in becomes spendable without a call, at intervals."""
+    market.domain.do("governance", "grant", {"to": PAYER, "tokens": 7})
+    before = market.domain.balance(PAYER).spendable
+    treasury.look_after()  # not due yet
+    assert market.domain.balance(PAYER).spendable == before
+    clock.forward(3_600)
+    treasury.look_after()
+    until(lambda: market.domain.balance(PAYER).spendable == before + 7, "what came is swept in")
+    market.domain.do("governance", "grant", {"to": PAYER, "tokens": 7})
+    treasury.look_after()
+    assert market.domain.balance(PAYER).credits == 7

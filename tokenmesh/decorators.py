@@ -163,7 +163,8 @@ def _activate() -> None:
 def _install(entry: EntryPoint, _module: object) -> None:
     framework = entry.load()()
     framework.install()
-    _openers.append(framework.exchange)
+    if framework.exchange is not None:
+        _openers.append(framework.exchange)
 
 
 def _enter(handler: Handler) -> Exchange:

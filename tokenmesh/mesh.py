@@ -115,7 +115,13 @@ class Mesh:
         return provider
 
     def _open_settlement(self) -> Settlement:
-        return Settlement(self.journal, self.ledger, self.wallet, settings=self.settings)
+        return Settlement(
+            self.journal,
+            self.ledger,
+            self.wallet,
+            settings=self.settings,
+            upkeep=self.treasury.look_after,
+        )
 
     def _part(self, name: str, make: Callable[[], T]) -> T:
         part = self._parts.get(name)

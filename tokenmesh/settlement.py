@@ -73,7 +73,8 @@ class Settlement:
     """Settles what the journal has, for the payee ``signer``.
 
     ``settings`` gives the interval, the size of a batch and the longest wait while the ledger is not there.
-    ``failure`` is the last round's error, None when it went well.
+    ``failure`` is the last round's error, None when it went well. ``upkeep`` is called in every round: what
+    else is to be looked after, and waits for nothing.
     """
 
     def __init__(
@@ -86,9 +87,11 @@ class Settlement:
         clock: Callable[[], float] = time.time,
         ids: Callable[[], str] = new_id,
         random: Random | None = None,
+        upkeep: Callable[[], None] | None = None,
     ) -> None:
         settings = settings or Settings()
         self._journal = journal
+        self._also = upkeep
         self._ledger = ledger
         self._signer = signer
         self._clock = clock
@@ -139,6 +142,8 @@ class Settlement:
         if now >= self._prune_at:
             self._prune_at = now + PRUNE_EVERY_S
             yield from wait(self._journal.prune(now))
+        if self._also is not None:
+            self._also()
 
     def _carry(self, batch: Batch) -> Steps[Round]:
         """Bring one batch to its end, or raise why it has to wait."""

@@ -33,11 +33,11 @@ def payee(tmp_path: Path) -> Iterator[Payee]:
 def take(provider: Provider, text: str, terms: Terms = TERMS) -> Call:
     """Check, admit and claim a contract for ``GET /quote``."""
     request = Request("GET", "/quote", "GET /quote", "/quote", (text.encode(),), lambda: b"")
-    checked = run(provider.check(request, terms))
-    assert checked is not None
-    provider.compare(checked)
-    run(provider.recall(checked))
-    return run(provider.claim(checked))
+    call = run(provider.check(request, terms))
+    assert call is not None
+    run(provider.admit(call))
+    run(provider.claim(call))
+    return call
 
 
 def refused(provider: Provider, text: str) -> str:
@@ -96,7 +96,7 @@ class TestFunds:
         policy = payee.domain.ledger.policy().result(30)
         payee.domain.do("governance", "set_policy", {"policy": {**policy, "grace_s": 100_000}})
         call = take(payee.provider, text)
-        assert call.settle_by < payee.clock() + 3_600 + 300
+        assert call.funds.settle_by < payee.clock() + 3_600 + 300
 
 
 class TestEnds:
@@ -244,3 +244,55 @@ class Cut:
             return getattr(self._ledger, name)(*args)
 
         return ask
+
+
+class TestTheShortWay:
+    """What is known to be good is not asked about again; nothing else profits from it."""
+
+    def test_it_is_taken_and_ends_with_the_freshness_of_what_it_rests_on(self, payee: Payee) -> None:
+        standing = payee.provider._standing
+        take(payee.provider, payee.sign(contract(payee)))
+        good = documents.parse_contract(payee.sign(contract(payee)))
+        funds = standing.at_once(good)
+        assert funds is not None
+        assert funds == run(standing.funds(good))
+        payee.clock.forward(1)
+        later = documents.parse_contract(payee.sign(contract(payee)))
+        assert standing.at_once(later) is None
+
+    @pytest.mark.parametrize(
+        "claims",
+        [
+            {"dom": "A" * 43},
+            {"aud": "other"},
+            {"iss": "other"},
+            {"op": "GET /cheap"},
+            {"via": "A" * 22},
+            {"via": "hold", "lane": None, "seq": None},
+            {"iat": 0},
+            {"iat": 1_800_000_060, "exp": 1_800_000_090},
+            {"iat": 1_799_999_900, "exp": 1_800_000_000},
+            {"exp": 1_800_000_301},
+            {"exp": 1_800_003_700, "iat": 1_800_000_000 + 3_500},
+        ],
+        ids=str,
+    )
+    def test_a_contract_that_differs_goes_the_long_way(self, payee: Payee, claims: dict[str, Any]) -> None:
+        take(payee.provider, payee.sign(contract(payee)))
+        odd = documents.sign(contract(payee)._replace(**claims), payee.domain[PAYER])
+        assert payee.provider._standing.at_once(documents.parse_contract(odd)) is None
+
+    def test_neither_does_a_forged_signature(self, payee: Payee) -> None:
+        take(payee.provider, payee.sign(contract(payee)))
+        text = payee.sign(contract(payee))
+        forged = text[:-4] + ("AAAA" if text[-4:] != "AAAA" else "BBBA")
+        assert payee.provider._standing.at_once(documents.parse_contract(forged)) is None
+        assert refused(payee.provider, forged) == "signature_invalid"
+
+    def test_what_is_known_is_bounded(self, tmp_path: Path) -> None:
+        payee = Payee(tmp_path, wallet_cache_max=3)
+        for _ in range(5):
+            payee.allowance = payee.open_allowance(100)
+            take(payee.provider, payee.sign(contract(payee)))
+        assert len(payee.provider._standing._known) <= 3
+        payee.close()

@@ -39,11 +39,9 @@ class Framework(ABC):
     def install(self) -> None:
         """Hook into the framework. Called once, when its package has been imported."""
 
-    @abstractmethod
-    def exchange(self, handler: Handler) -> Exchange | None:
-        """The exchange of the request that is being served in this context, if it is one of this framework's
-        and goes to ``handler``. An adapter that puts it into ``provider.exchange.current`` before the handler
-        is called, as those over ASGI do, has nothing to give here."""
+    exchange: Callable[[Handler], Exchange | None] | None = None
+    """Gives the exchange of the request that is being served in this context, if it is this framework's. Left
+    out by adapters that put it into ``provider.exchange.current`` before they call the handler."""
 
 
 class Route(NamedTuple):

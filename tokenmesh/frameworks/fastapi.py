@@ -29,8 +29,7 @@ from tokenmesh.errors import ServingError
 from tokenmesh.frameworks import base
 from tokenmesh.frameworks.asgi import EXCHANGE, Conversation, Receive, Scope, Send, serve
 from tokenmesh.frameworks.base import OFFERS_PATH, RECEIPTS_PATH, Framework, Site, put
-from tokenmesh.provider import Answer, Exchange
-from tokenmesh.provider.exchange import current
+from tokenmesh.provider import Answer
 from tokenmesh.provider.terms import Terms
 from tokenmesh.provider.views import VIEWS, marked
 from tokenmesh.steps import arun
@@ -62,10 +61,6 @@ class FastAPIFramework(Framework):
         for application in (FastAPI, Starlette):
             if "build_middleware_stack" in vars(application):
                 _hook_start(application)
-
-    def exchange(self, handler: Handler) -> Exchange | None:
-        exchange = current.get()
-        return exchange if exchange is not None and exchange.handler is handler else None
 
 
 class _Conversation(Conversation):

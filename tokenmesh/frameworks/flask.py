@@ -55,18 +55,21 @@ class FlaskFramework(Framework):
         _hook_routes(Blueprint, address=False)
         _hook_requests()
 
-    def exchange(self, handler: Handler) -> Exchange | None:
+    @staticmethod
+    def exchange(handler: Handler) -> Exchange | None:
+        """The exchange of the request that Flask serves in this context."""
         try:
-            environ = _request().environ
+            request = _request()
         except RuntimeError:
             # No request is being served here.
             return None
+        environ = request.environ
         if _EXCHANGE in environ:
             raise ServingError(
                 f"{handler.name} is priced, and called from another priced handler. One request pays for "
                 "one: call a function that is not priced, or the other service through its client"
             )
-        exchange = environ[_EXCHANGE] = _application(_app()).exchange(handler)
+        exchange = environ[_EXCHANGE] = _application(_app()).exchange(handler, request)
         return exchange
 
 
@@ -101,16 +104,14 @@ class Application:
         self._app.add_url_rule(OFFERS_PATH, "tokenmesh_offers", offers)
         self._app.add_url_rule(RECEIPTS_PATH + "<jti>", "tokenmesh_receipt", receipt)
 
-    def exchange(self, handler: Handler) -> FlaskExchange:
+    def exchange(self, handler: Handler, request: Any) -> FlaskExchange:
         """The exchange of the current request, which ``handler`` serves."""
         try:
             provider = handler.provider()
         except Answered as answered:
             raise HTTPException(response=_respond(self._app, answered.answer)) from answered
-        request = _request()
-        environ = request.environ
-        method = request.method
-        path = self._path(request.url_rule)
+        environ, method, rule = request.environ, request.method, request.url_rule
+        path = self._paths.get(rule.rule) or self._path(rule)
         raw = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
         contract = environ.get(_CONTRACT)
         return FlaskExchange(
@@ -122,12 +123,11 @@ class Application:
                 handler.terms.operation or f"{method} {path}",
                 path,
                 () if contract is None else (contract.encode("latin-1"),),
-                lambda: self.keep_body(handler),
+                (lambda: self.keep_body(handler)) if _may_have_body(environ) else _no_body,
                 request,
                 request.view_args or {},
             ),
             handler,
-            self._app,
         )
 
     def keep_body(self, handler: Handler) -> bytes:
@@ -145,8 +145,6 @@ class Application:
                 f"{handler.name} is priced, but the request's form was parsed before anyone could see that: "
                 "a decorator above @priced has to use functools.wraps"
             )
-        if not _may_have_body(environ):
-            return b""
         try:
             most = handler.provider().settings.request_bytes_max
             if (request.content_length or 0) > most:
@@ -170,12 +168,9 @@ class Application:
         self.checked = True
         self.site.open_soon()
 
-    def _path(self, rule: Rule | None) -> str:
+    def _path(self, rule: Rule) -> str:
         """The template of a rule, with ``{x}`` and ``{x:path}``."""
-        text = "" if rule is None else rule.rule
-        path = self._paths.get(text)
-        if path is None:
-            path = self._paths[text] = _PART.sub(self._part, text)
+        path = self._paths[rule.rule] = _PART.sub(self._part, rule.rule)
         return path
 
     def _part(self, match: re.Match[str]) -> str:
@@ -198,23 +193,18 @@ class Application:
 class FlaskExchange(Exchange):
     """An exchange in Flask's request context."""
 
-    __slots__ = ("_app", "streams")
-
-    def __init__(self, provider: Any, terms: Any, request: Request, handler: Handler, app: Flask) -> None:
-        super().__init__(provider, terms, request, handler)
-        self._app = app
-        self.streams = False
+    __slots__ = ()
 
     def leave(self, answered: Answered) -> BaseException:
         super().leave(answered)
         # An HTTPException that carries a response passes by all error handlers.
-        return HTTPException(response=_respond(self._app, answered.answer))
+        return HTTPException(response=_respond(_app(), answered.answer))
 
     def finish(self, response: Any) -> Any:
         """End with the response that was made, by whomever; gives the one to send."""
         if self.answer is not None:
-            return _respond(self._app, self.answer)
-        if not self.open or self.streams:
+            return _respond(_app(), self.answer)
+        if self.call is None or self.ended or self.streams:
             return response
         status = response.status_code
         bodiless = self.request.method == "HEAD" or status in (204, 304) or status < 200
@@ -239,7 +229,7 @@ class FlaskExchange(Exchange):
             )
         except Answered as answered:
             self.leave(answered)
-            return _respond(self._app, answered.answer)
+            return _respond(_app(), answered.answer)
         if receipt is not None:
             response.headers[RECEIPT_HEADER] = receipt
         return response
@@ -329,8 +319,8 @@ def _hook_requests() -> None:
         return process(app, response if exchange is None else exchange.finish(response))
 
     def do_teardown_request(app: Flask, *args: Any, **options: Any) -> None:
-        # Taken out of the environment: the exchange knows the request, which knows its environment, and a ring
-        # of objects stays in memory until the garbage collector comes by.
+        # Taken out of the environment: the exchange knows the request, which knows its environment, and a
+        # ring of objects stays in memory until the garbage collector comes by.
         exchange = _request().environ.pop(_EXCHANGE, None)
         if exchange is not None and exchange.open and not exchange.streams:
             # Its exception went through to the server.
@@ -364,6 +354,10 @@ def _handler(view: Any, method: str) -> Handler | None:
 def _is_priced(view: Any) -> bool:
     methods = {"GET", *(getattr(view, "methods", None) or ())}
     return any(_handler(view, method) is not None for method in methods)
+
+
+def _no_body() -> bytes:
+    return b""
 
 
 def _body(response: Any) -> bytes:

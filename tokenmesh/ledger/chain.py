@@ -13,6 +13,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Collection, Iterable, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -25,6 +26,7 @@ from tokenmesh_chaincode.documents import Contract, Operation, Signed, Signer, c
 from tokenmesh_chaincode.rules import Outcome
 
 _HASH = hashlib.sha256
+_key = itemgetter(0)
 
 DOCUMENT_BOUND_BYTES_MIN = 65_536
 """Longer documents are handed to SQLite as they are, not within JSON."""
@@ -185,15 +187,14 @@ def _effects(state: StoredState, entries: Sequence[Entry], n: int) -> tuple[str,
     contracts = [
         (jti, at) for at, entry in enumerate(entries, n << AT_BITS) for jti in sorted(entry.contracts)
     ]
-    put = [
-        (key, text_of(value), *marks(key, value)) for key, value in state.writes.items() if value is not None
-    ]
-    deleted = [key for key, value in state.writes.items() if value is None]
     # Sorted, so that rows that lie side by side are written side by side.
-    put.sort()
+    writes = sorted(state.writes.items(), key=_key)
+    # The values stand in it as they are, not as text: what SQLite takes out of canonical JSON is canonical.
+    put = [(key, value, *marks(key, value)) for key, value in writes if value is not None]
+    deleted = [key for key, value in writes if value is None]
     return (
         json.dumps(contracts),
         json.dumps(sorted(parties(state.writes, state))),
-        json.dumps(put),
+        text_of(put),
         json.dumps(deleted),
     )

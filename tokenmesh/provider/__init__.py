@@ -13,7 +13,7 @@ from tokenmesh.provider.problems import (
     Refused,
     Replayed,
 )
-from tokenmesh.provider.provider import Call, Checked, Provider
+from tokenmesh.provider.provider import Call, Provider
 from tokenmesh.provider.terms import Price, Request, Terms
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     "Answer",
     "Answered",
     "Call",
-    "Checked",
     "Exchange",
     "Fault",
     "Offer",

@@ -61,6 +61,20 @@ class Funds(NamedTuple):
     settle_by: float
 
 
+NO_FUNDS = Funds(0, 0.0)
+
+
+def plainly_meant(contract: Contract, request: Request, terms: Terms, price: Price) -> bool:
+    """Whether :func:`bound` and :func:`offered` have nothing against it; False where they must say."""
+    return (
+        contract.htm == request.method
+        and contract.htu == request.target
+        and contract.op == request.operation
+        and contract.tok >= price.needed
+        and terms.via != "hold"
+    )
+
+
 def addressed(contract: Contract, header: Header, domain: str, payee: str) -> Fault | None:
     """For this ledger and this payee, signed by the one who pays."""
     if contract.dom != domain:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from tokenmesh.errors import ServingError
 from tokenmesh.journal import StoredResponse
 from tokenmesh.provider.problems import Answer, Answered
-from tokenmesh.provider.provider import Call, Checked, Provider
+from tokenmesh.provider.provider import Call, Provider
 from tokenmesh.provider.terms import Request, Terms
 from tokenmesh.steps import Steps
 from tokenmesh_chaincode import documents
@@ -36,7 +36,10 @@ current: ContextVar[Exchange | None] = ContextVar("tokenmesh_exchange", default=
 
 
 class Exchange:
-    """One request. ``handler`` tells whose it is; a handler answers no exchange but its own."""
+    """One request. ``handler`` tells whose it is; a handler answers no exchange but its own.
+
+    ``streams`` is for adapters: the response ends later than its request does.
+    """
 
     __slots__ = (
         "_checked",
@@ -48,6 +51,7 @@ class Exchange:
         "handler",
         "provider",
         "request",
+        "streams",
         "terms",
     )
     deferred: ClassVar[bool] = False
@@ -62,7 +66,8 @@ class Exchange:
         self.answer: Answer | None = None
         self.call: Call | None = None
         self.ended = False
-        self._checked: Checked | None = None
+        self.streams = False
+        self._checked: Call | None = None
         self._reason = ""
 
     @property
@@ -82,11 +87,8 @@ class Exchange:
 
     def admit(self) -> Steps[None]:
         """Look at the body, once ``request.body`` can give it."""
-        checked = self._checked
-        if checked is not None:
-            self.provider.compare(checked)
-            if checked.fault is not None:
-                yield from self.provider.recall(checked)
+        if self._checked is not None:
+            yield from self.provider.admit(self._checked)
 
     def begin(self) -> Steps[None]:
         """All that is still to be done before the handler runs; from here on something has to end this
@@ -95,17 +97,16 @@ class Exchange:
             raise ServingError(
                 f"{self.request.operation} runs a second time in one request, which pays for one"
             )
-        checked, provider = self._checked, self.provider
-        if checked is None and not self.free:
-            checked = self._checked = yield from provider.check(self.request, self.terms)
-            if checked is not None:
-                provider.compare(checked)
-                if checked.fault is not None:
-                    yield from provider.recall(checked)
-        if checked is None:
-            self.free = True
-        else:
-            self.call = yield from provider.claim(checked)
+        call, provider = self._checked, self.provider
+        if call is None and not self.free:
+            call = yield from provider.check(self.request, self.terms)
+            if call is None:
+                self.free = True
+                return
+            yield from provider.admit(call)
+        if call is not None:
+            yield from provider.claim(call)
+            self.call = call
 
     def leave(self, answered: Answered) -> BaseException:
         """What to raise so that the handler is left and ``answer`` goes out."""
@@ -123,8 +124,8 @@ class Exchange:
         call = self.call
         if call is None or self.ended:
             raise ServingError("charge() belongs into the handler, while it runs")
-        if isinstance(tokens, bool) or not isinstance(tokens, int) or not 0 <= tokens <= call.limit:
-            raise ServingError(f"charge({tokens!r}): it is a whole number from 0 to {call.limit} here")
+        if isinstance(tokens, bool) or not isinstance(tokens, int) or not 0 <= tokens <= call.price.needed:
+            raise ServingError(f"charge({tokens!r}): it is a whole number from 0 to {call.price.needed} here")
         call.charged = tokens
 
     def end(self, response: StoredResponse, native: Callable[[], Any]) -> Steps[str | None]:

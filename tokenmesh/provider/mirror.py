@@ -76,11 +76,14 @@ class Mirror(Generic[V]):
         self._lock = threading.Lock()
 
     def at_hand(self, key: str) -> V | Any:
-        """The value for ``key`` if it is fresh, else ``MISSING``: then ``get`` it. A short cut, no more."""
+        """The value for ``key`` as it was said last, however old; ``MISSING`` if there is none."""
         entry = self._entries.get(key)
-        if entry is not None and 0 <= self._clock() - entry.asked_at < self.believe_s * REFRESH_AT:
-            return entry.value
-        return MISSING
+        return MISSING if entry is None else entry.value
+
+    def fresh_until(self, key: str) -> float:
+        """Until when ``get`` gives what it gives now, without having it asked for anew."""
+        entry = self._entries.get(key)
+        return -math.inf if entry is None else entry.asked_at + self.believe_s * REFRESH_AT
 
     def get(self, key: str) -> Steps[V]:
         """The value for ``key``, waiting for the ledger only if nothing believable is at hand."""

@@ -23,7 +23,7 @@ from tokenmesh.errors import JournalError, LedgerBusy, LedgerError
 from tokenmesh.journal import ClaimResult, Journal, NewClaim, StoredResponse
 from tokenmesh.ledger.base import Ledger
 from tokenmesh.provider import checks
-from tokenmesh.provider.checks import Fault, Funds
+from tokenmesh.provider.checks import NO_FUNDS, Fault, Funds
 from tokenmesh.provider.offers import OFFERS_MAX, Offer
 from tokenmesh.provider.problems import CATALOGUE, Answer, Problem, Refused
 from tokenmesh.provider.receipts import EMPTY_DIGEST, Receipts, Reloading, replayed
@@ -37,35 +37,25 @@ UNENDED_MAX = 10_000
 """Claims whose end the journal would not take, remembered until it does."""
 
 
-class Checked:
-    """A contract that holds for a request, as far as can be told without its body.
+class Call:
+    """A contract that holds for a request; once it is claimed, the call while its handler runs.
 
     ``fault`` is why it would be refused if it were new: one that has ended earlier still gets its answer.
+    ``charged`` is what will be owed, at most ``price.needed``. ``left`` is what the allowance has left.
     """
 
-    __slots__ = ("contract", "fault", "funds", "price", "request", "terms", "text")
+    __slots__ = ("charged", "contract", "fault", "funds", "left", "price", "request", "signed", "terms")
 
     def __init__(self, signed: Signed[Contract], request: Request, terms: Terms, price: Price) -> None:
-        self.text = signed.text
+        self.signed = signed
         self.contract = signed.body
         self.request = request
         self.terms = terms
         self.price = price
-        self.fault: Fault | None = None
-        self.funds = Funds(0, 0.0)
-
-
-class Call:
-    """A claimed contract, while its handler runs. ``charged`` is what will be owed, at most ``limit``."""
-
-    __slots__ = ("charged", "contract", "left", "limit", "settle_by")
-
-    def __init__(self, contract: Contract, price: Price, left: int | None, settle_by: float) -> None:
-        self.contract = contract
-        self.limit = price.needed
         self.charged = price.default
-        self.left = left
-        self.settle_by = settle_by
+        self.fault: Fault | None = None
+        self.funds = NO_FUNDS
+        self.left: int | None = None
 
 
 class Provider:
@@ -83,7 +73,7 @@ class Provider:
         self.settings = settings or Settings()
         self.wallet = wallet
         self.journal = journal
-        self._standing = Standing(ledger, self.settings, clock)
+        self._standing = Standing(ledger, wallet.name, self.settings, clock)
         self._receipts = Receipts(wallet, ledger.domain)
         self._clock = clock
         self._recent: OrderedDict[str, str] = OrderedDict()
@@ -120,9 +110,9 @@ class Provider:
         headers = [("Content-Type", "application/jose"), ("Content-Length", str(len(text)))]
         return Answer(200, [*headers, ("Cache-Control", "no-store")], text)
 
-    # The way of a contract: check, compare, recall, claim, and then fulfil or void
+    # The way of a contract: check, admit, claim, and then fulfil or void
 
-    def check(self, request: Request, terms: Terms) -> Steps[Checked | None]:
+    def check(self, request: Request, terms: Terms) -> Steps[Call | None]:
         """Check everything about a request's contract that needs neither its body nor the journal.
 
         None when the request is free. Raises :class:`Refused`; what a price function raises comes out.
@@ -131,76 +121,65 @@ class Provider:
         if price.needed == 0:
             return None
         signed = _read(request, terms, price)
-        checked = Checked(signed, request, terms, price)
-        contract, standing = checked.contract, self._standing
-        try:
-            fault = (
-                checks.addressed(contract, signed.header, standing.domain, self.wallet.name)
-                or (yield from standing.signed(signed))
-                or checks.bound(contract, request)
-            )
-            if fault is not None:
-                self._refuse(fault, checked)
-            funds = checks.offered(contract, terms, price, request) or (yield from standing.funds(contract))
-            if isinstance(funds, Fault):
-                checked.fault = funds
-            else:
-                checked.funds = funds
-        except LedgerError as error:
-            raise _unreachable(error, contract.jti) from error
-        return checked
+        call = Call(signed, request, terms, price)
+        if checks.plainly_meant(signed.body, request, terms, price):
+            funds = self._standing.at_once(signed)
+            if funds is not None:
+                call.funds = funds
+                return call
+        yield from self._check(signed, call)
+        return call
 
-    def compare(self, checked: Checked) -> None:
-        """Compare the body with the digest that was signed. Raises :class:`Refused`."""
-        body = checked.request.body()
-        if checked.contract.dig != (documents.digest(body) if body else EMPTY_DIGEST):
-            self._refuse(Fault("other_request", "The body is not the one that was signed."), checked)
+    def admit(self, call: Call) -> Steps[None]:
+        """Compare the body; a contract that would be refused gets the answer it has had, if any.
 
-    def recall(self, checked: Checked) -> Steps[None]:
-        """Give a contract that would be refused the answer that it has had, if any. Raises :class:`Answered`."""
-        contract = checked.contract
-        if checked.fault is None:
+        Raises :class:`Answered`.
+        """
+        contract, body = call.contract, call.request.body()
+        if contract.dig != (documents.digest(body) if body else EMPTY_DIGEST):
+            self._refuse(Fault("other_request", "The body is not the one that was signed."), call)
+        if call.fault is None:
             return
         try:
             known = yield from wait(self.journal.find(contract.iss, contract.jti))
         except JournalError as error:
             raise _unkept(error, contract.jti) from error
         if known is None:
-            self._refuse(checked.fault, checked)
+            self._refuse(call.fault, call)
         if not known.binds(contract.htm, contract.htu, contract.dig):
-            self._refuse(_USED, checked)
+            self._refuse(_USED, call)
         if known.state in ("fulfilled", "void"):
             receipt = self._receipts.again(contract.iss, contract.jti, known, self._clock())
             raise replayed(known, receipt, contract.jti)
         # It was good when it was taken, and the journal says what a second request for it gets.
-        checked.funds = Funds(known.tok, known.settle_by)
+        call.funds = Funds(known.tok, known.settle_by)
 
-    def claim(self, checked: Checked) -> Steps[Call]:
-        """Take the contract: of many requests with it, one gets a :class:`Call`. Raises :class:`Answered`."""
-        contract = checked.contract
+    def claim(self, call: Call) -> Steps[None]:
+        """Take the contract: of many requests with it, one gets through. Raises :class:`Answered`."""
+        contract = call.contract
         try:
-            result = self._claim(checked)
+            result = self._claim(call)
             if isinstance(result, Future):
                 result = yield result
             if type(result) is not records.Claimed:
-                result = yield from self._claim_again(result, checked)
+                result = yield from self._claim_again(result, call)
         except LedgerError as error:
             raise _unreachable(error, contract.jti) from error
         except JournalError as error:
             raise _unkept(error, contract.jti) from error
         if not isinstance(result, records.Claimed):
-            self._not_claimed(result, checked)
+            self._not_claimed(result, call)
         self._recent[contract.jti] = contract.iss
         if len(self._recent) > self.settings.receipt_cache_max:
             _drop_first(self._recent)
-        return Call(contract, checked.price, result.left, checked.funds.settle_by)
+        call.left = result.left
 
     def fulfil(self, call: Call, response: StoredResponse) -> Steps[str]:
         """End a call whose work is done; gives the receipt. Raises :class:`Refused` (503) if it cannot."""
         contract, now = call.contract, self._clock()
-        if now >= call.settle_by:
+        if now >= call.funds.settle_by:
             late = Problem(
-                "too_late", f"It should have been done {now - call.settle_by:.0f} s ago.", contract.jti
+                "too_late", f"It should have been done {now - call.funds.settle_by:.0f} s ago.", contract.jti
             )
             answer = late.answer()
             stored = StoredResponse(answer.status, answer.headers, answer.body, documents.digest(answer.body))
@@ -236,13 +215,34 @@ class Provider:
 
     # What is behind them
 
-    def _claim(self, checked: Checked) -> ClaimResult | Future[ClaimResult]:
-        contract, funds = checked.contract, checked.funds
+    def _check(self, signed: Signed[Contract], call: Call) -> Steps[None]:
+        """The long way of :meth:`check`: everything that is not plainly good, or not known lately."""
+        contract, standing = call.contract, self._standing
+        try:
+            fault = (
+                checks.addressed(contract, signed.header, standing.domain, standing.payee)
+                or (yield from standing.signed(signed))
+                or checks.bound(contract, call.request)
+            )
+            if fault is not None:
+                self._refuse(fault, call)
+            funds = checks.offered(contract, call.terms, call.price, call.request) or (
+                yield from standing.funds(signed)
+            )
+        except LedgerError as error:
+            raise _unreachable(error, contract.jti) from error
+        if isinstance(funds, Fault):
+            call.fault = funds
+        else:
+            call.funds = funds
+
+    def _claim(self, call: Call) -> ClaimResult | Future[ClaimResult]:
+        contract, funds = call.contract, call.funds
         _, payer, _, op, htm, htu, dig, tok, jti, _, exp, via, lane, seq, _ = contract
         entry = NewClaim(
             payer,
             jti,
-            checked.text,
+            call.signed.text,
             htm,
             htu,
             dig,
@@ -257,24 +257,24 @@ class Provider:
         )
         return self.journal.claim(entry, self._clock())
 
-    def _claim_again(self, result: ClaimResult, checked: Checked) -> Steps[ClaimResult]:
+    def _claim_again(self, result: ClaimResult, call: Call) -> Steps[ClaimResult]:
         """Claim once more, where the journal's answer may be due to what this process knows or has missed."""
-        contract = checked.contract
-        if isinstance(result, records.AllowanceUsedUp) and checked.fault is None:
+        contract = call.contract
+        if isinstance(result, records.AllowanceUsedUp) and call.fault is None:
             # It may have been refilled since the ledger was asked.
-            funds = yield from self._standing.funds(contract, doubted=True)
-            if isinstance(funds, Funds) and funds.tokens > checked.funds.tokens:
-                checked.funds = funds
-                result = yield from wait(self._claim(checked))
+            funds = yield from self._standing.funds(call.signed, doubted=True)
+            if isinstance(funds, Funds) and funds.tokens > call.funds.tokens:
+                call.funds = funds
+                result = yield from wait(self._claim(call))
         if isinstance(result, records.Running) and self._forget_unended(contract):
             yield from wait(
                 self.journal.void(contract.iss, contract.jti, _UNENDED, None, None, self._clock())
             )
-            result = yield from wait(self._claim(checked))
+            result = yield from wait(self._claim(call))
         return result
 
-    def _not_claimed(self, result: ClaimResult, checked: Checked) -> NoReturn:
-        contract = checked.contract
+    def _not_claimed(self, result: ClaimResult, call: Call) -> NoReturn:
+        contract = call.contract
         if isinstance(result, records.Ended):
             receipt = self._receipts.again(contract.iss, contract.jti, result, self._clock())
             raise replayed(result, receipt, contract.jti)
@@ -282,22 +282,22 @@ class Provider:
             detail = "Another request with it came first."
             raise Refused(Problem("in_progress", detail, contract.jti, retry_after=result.retry_after))
         if isinstance(result, records.Mismatch):
-            self._refuse(_USED, checked)
-        if checked.fault is not None:
-            self._refuse(checked.fault, checked)
+            self._refuse(_USED, call)
+        if call.fault is not None:
+            self._refuse(call.fault, call)
         if isinstance(result, records.AllowanceUsedUp):
             detail = f"It has {result.left} tokens left for the contract's {contract.tok}."
-            self._refuse(Fault("allowance_used_up", detail), checked)
+            self._refuse(Fault("allowance_used_up", detail), call)
         if isinstance(result, records.SequenceUsed):
             detail = f"Number {contract.seq} of lane {contract.lane} stands in another contract."
-            self._refuse(Fault("sequence_used", detail), checked)
-        self._refuse(Fault("journal_full", "Too much of it waits to be settled."), checked)
+            self._refuse(Fault("sequence_used", detail), call)
+        self._refuse(Fault("journal_full", "Too much of it waits to be settled."), call)
 
-    def _refuse(self, fault: Fault, checked: Checked) -> NoReturn:
+    def _refuse(self, fault: Fault, call: Call) -> NoReturn:
         offers = None
         if CATALOGUE[fault.code][0] == 402:
-            offers = _offers(checked.request, checked.terms, checked.price)
-        raise Refused(Problem(fault.code, fault.detail, checked.contract.jti, offers))
+            offers = _offers(call.request, call.terms, call.price)
+        raise Refused(Problem(fault.code, fault.detail, call.contract.jti, offers))
 
     def _remember_unended(self, contract: Contract) -> None:
         self._unended[(contract.iss, contract.jti)] = None

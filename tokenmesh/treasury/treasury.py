@@ -27,7 +27,7 @@ from tokenmesh.treasury.allowances import Account, Ticket
 from tokenmesh.treasury.operations import Operations, Unanswered, spawn
 from tokenmesh.treasury.shortage import INSUFFICIENT, Shortage, no_answer, refusal, too_few
 from tokenmesh_chaincode import documents
-from tokenmesh_chaincode.limits import EXPIRE_ITEMS_MAX, SWEEP_ITEMS_MAX
+from tokenmesh_chaincode.limits import EXPIRE_ITEMS_MAX, FORGET_ITEMS_MAX, SWEEP_ITEMS_MAX
 from tokenmesh_chaincode.rules import Outcome
 
 TURNS_MAX = 50
@@ -40,6 +40,7 @@ QUIET_S = 1.0
 USABLE_PART = 0.6
 """A new allowance is always good for contracts, however short its life and wrong the clocks."""
 SWEEPS_MAX = 20
+FORGET_AT = 100
 """Sweeps that one search for funds makes."""
 HOLD = "hold"
 
@@ -211,9 +212,20 @@ class Treasury:
     # Upkeep
 
     def upkeep(self) -> Steps[None]:
-        """Take back what has expired and sweep in what has come; a bounded piece of it a call."""
+        """Take back what has expired, sweep in what has come, and have the ledger forget what nobody can
+        need any more, whosever it is; a bounded piece of it a call."""
         yield from self._expire()
         yield from self._sweep(None)
+        arg = yield from wait(self._ledger.forgettable(int(self._clock()), FORGET_ITEMS_MAX))
+        # To forget is an operation too, which is remembered for a while: few records are not worth one.
+        if sum(map(len, arg.values())) >= FORGET_AT:
+            yield from self._operations.perform("forget", arg)
+
+    def look_after(self) -> None:
+        """Begin the upkeep, in the background, if it is due. For a wallet that earns and never calls."""
+        now = self._clock()
+        if now >= self._upkeep_at:
+            self._begin_upkeep(now)
 
     def _begin_upkeep(self, now: float) -> None:
         with self._lock:

@@ -137,7 +137,18 @@ _CONTRACT_NUMBERS: Final = ("tok", "iat", "exp")
 _contract_texts = itemgetter(*_CONTRACT_TEXTS)
 _contract_claims = itemgetter(*_CONTRACT_TEXTS, *_CONTRACT_NUMBERS)
 _RECEIPT_TEXTS: Final = ("dom", "iss", "aud", "jti", "out", "dig")
-_CONTRACT_FORM: Final = re.compile("\n".join(f"(?:{_PATTERNS[_FORM_OF[name]]})" for name in _CONTRACT_TEXTS))
+_OPERATION_TEXTS: Final = ("dom", "iss", "jti", "act")
+_operation_texts = itemgetter(*_OPERATION_TEXTS)
+_operation_claims = itemgetter(*Operation._fields)
+
+
+def _form(names: tuple[str, ...]) -> re.Pattern[str]:
+    """The forms of several text claims as one, with line ends between them, which none of them may have."""
+    return re.compile("\n".join(f"(?:{_PATTERNS[_FORM_OF[name]]})" for name in names))
+
+
+_CONTRACT_FORM: Final = _form(_CONTRACT_TEXTS)
+_OPERATION_FORM: Final = _form(_OPERATION_TEXTS)
 
 
 def _check(claims: dict[str, Any], name: str) -> None:
@@ -225,15 +236,29 @@ def parse_receipt(text: str | bytes) -> Signed[Receipt]:
 def parse_operation(text: str | bytes) -> Signed[Operation]:
     """Read an operation without verifying it; ``arg`` is an object whose content the rules check."""
     text, header, claims, signing_input, signature = take_apart(text, OPERATION)
-    _check_all(claims, ("dom", "iss", "jti", "iat", "exp", "act"))
+    if not _has_operation_form(claims):
+        _check_all(claims, (*_OPERATION_TEXTS, "iat", "exp"))
     _check_times(claims["iat"], claims["exp"])
     if "arg" not in claims:
         raise DocumentError("missing_claim", "the claim arg is missing")
     if type(claims["arg"]) is not dict:
         raise DocumentError("bad_claim", "the claim arg is not an object")
-    values: list[Any] = [claims[name] for name in Operation._fields]
-    body = Operation(*values)
-    return Signed(text, header, body, signing_input, signature)
+    return Signed(text, header, Operation(*_operation_claims(claims)), signing_input, signature)
+
+
+def _has_operation_form(claims: dict[str, Any]) -> bool:
+    try:
+        texts = _operation_texts(claims)
+        iat, exp = claims["iat"], claims["exp"]
+        return (
+            _OPERATION_FORM.fullmatch("\n".join(texts)) is not None
+            and type(iat) is int
+            and type(exp) is int
+            and iat >= 0
+            and exp <= TIME_S_MAX
+        )
+    except (KeyError, TypeError):  # a claim is missing, or is no text
+        return False
 
 
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
