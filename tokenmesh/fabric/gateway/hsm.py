@@ -18,10 +18,10 @@ from tokenmesh.fabric.signing import CURVE_ORDERS
 
 
 class HsmSigner:
-    """Signs with a key on a token, one digest after the other: a session is not for several threads.
-
     """Signs with a key on a token, one digest at a time: a session is not for several threads.
-    tools set to the SHA-256 of the public key: :func:`subject_key_identifier`.
+
+    ``library`` is the module's PKCS#11 library. The key is found by ``identifier`` (``CKA_ID``), which
+    Fabric's tools set to the SHA-256 of the public key: :func:`subject_key_identifier`.
     """
 
     def __init__(
