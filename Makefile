@@ -15,7 +15,7 @@ demo: $(VENV)/.demo ## Run a shop of ten services that pay each other, with trou
 	@$(BIN)/tokenmesh demo $(ARGS)
 
 test: check ## Check everything: format, lint, types, layers, tests
-	@echo "tests: about 4 minutes on two cores (the most of it: real processes killed and restarted)"
+	@echo "tests: about 10 minutes on two cores, and 3 more the first time, if Go is there to build Fabric with"
 	@rm -f .coverage .coverage.*
 	@$(BIN)/tokenmesh fabric tools >/dev/null || echo "so the tests on a Fabric network are skipped"
 	@$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report= $(ARGS)
