@@ -148,6 +148,8 @@ class LedgerSuite:
         record = now_of(domain.ledger.hold(PAYER, hold))
         assert record is not None
         assert (record.payee, record.tokens, record.state, record.charged) == (PAYEE, 20, "open", 0)
+        grace_s = now_of(domain.ledger.policy())["grace_s"]
+        assert (record.exp - record.opened_at, record.grace_s) == (LIFE_S, grace_s)
         settled = settle(domain, (domain.contract(PAYER, PAYEE, jti=hold, tok=20), 13))
         assert (settled["settled"], settled["tokens"], settled["refused"]) == (1, 13, {})
         assert domain.balance(PAYER) == Balance(980, 7, 0, 0)
@@ -182,6 +184,10 @@ class LedgerSuite:
             150,
             52,
             98,
+        )
+        assert (record.exp - record.opened_at, record.grace_s) == (
+            LIFE_S,
+            now_of(domain.ledger.policy())["grace_s"],
         )
         assert {lane: [list(each) for each in ranges] for lane, ranges in record.lanes.items()} == {
             "lane": [[0, 9], [15, 16]]
@@ -249,7 +255,11 @@ class LedgerSuite:
         proposed = domain.do(GOVERNANCE, "propose", {"act": "mint", "arg": {"tokens": 10}})
         assert not proposed["done"]
         assert now_of(domain.ledger.supply()).minted == SUPPLY
+        (waiting,) = now_of(domain.ledger.proposals(domain.now))
+        assert waiting[:5] == (proposed["proposal"], "mint", {"tokens": 10}, GOVERNANCE, (GOVERNANCE,))
+        assert now_of(domain.ledger.proposals(waiting.exp)) == []
         assert domain.do("governance-2", "approve", {"proposal": proposed["proposal"]})["done"]
+        assert now_of(domain.ledger.proposals(domain.now)) == []
         supply = now_of(domain.ledger.supply())
         assert supply.minted == SUPPLY + 10
         assert supply.conserved
