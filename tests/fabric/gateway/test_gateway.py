@@ -31,6 +31,7 @@ from tokenmesh.fabric.gateway import (
     read_identity,
     read_signer,
 )
+from tokenmesh.fabric.gateway.transport import open_channel
 from tokenmesh.fabric.network import Network
 
 
@@ -273,6 +274,35 @@ def test_who_is_no_member_is_refused_with_a_reason(kv: Network, wrong: str) -> N
     assert "MSP id" in str(error)
 
 
+@pytest.mark.parametrize("hours", [-2, 2])
+def test_a_clock_that_is_wrong_is_named(kv: Network, hours: int) -> None:
+    with connected(kv) as gateway:
+        session = gateway._session
+        wrong_ns = hours * 3600 * 10**9
+        session.caller = dataclasses.replace(session.caller, now_ns=lambda: time.time_ns() + wrong_ns)
+        runs: list[Callable[[], object]] = [
+            gateway.get_network("mesh").get_block_events,
+            lambda: kv_of(gateway).submit_transaction("put", "skewed", "1"),
+            lambda: kv_of(gateway).evaluate_transaction("get", "skewed"),
+        ]
+        for run in runs:
+            error = failing(GatewayError, run)
+            assert "clock" in str(error)
+            assert not error.retryable
+
+
+def test_a_transaction_is_asked_for_where_the_stream_is_refused(kv: Network) -> None:
+    own = Tls.of(kv.profile.peers[0], kv.profile.client())
+    other = Tls(own.ca, self_signed("other").encode())  # the stream is bound to a certificate not in use
+    with (
+        open_channel(kv.profile.peers[0].address, own, 2**20) as channel,
+        connected(kv, target=channel, tls=other) as gateway,
+    ):
+        assert kv_of(gateway).submit_transaction("put", "bound", "1") == b"1"
+        error = failing(GatewayError, gateway.get_network("mesh").get_block_events)
+        assert "TLS certificate" in str(error)
+
+
 def test_nobody_listens(kv: Network) -> None:
     with connected(kv, target="127.0.0.1:1") as gateway:
         error = failing(GatewayError, lambda: kv_of(gateway).evaluate("get", ("x",), retry=NO_RETRY))
@@ -281,8 +311,6 @@ def test_nobody_listens(kv: Network) -> None:
 
 
 def test_a_channel_of_ones_own_is_used_and_left_open(kv: Network) -> None:
-    from tokenmesh.fabric.gateway.transport import open_channel
-
     files = kv.profile.client()
     tls = Tls.of(kv.profile.peers[0], files)
     with open_channel(kv.profile.peers[0].address, tls, 2**20) as channel:

@@ -162,7 +162,7 @@ class Watcher:
             return None
         waiter = Waiter(self)
         self._watch.add(transaction_id, waiter)
-        return waiter
+        return None if self._lost else waiter  # it may have been lost meanwhile, and tell nobody any more
 
     def restart(self) -> None:
         """Open the stream anew, where it has come to."""

@@ -53,7 +53,7 @@ class Watch(Generic[Waiter]):
         self._waiters[transaction_id] = waiter
 
     def waiters(self) -> list[Waiter]:
-        return list(self._waiters.values())
+        return [waiter for held in self._waiters.valuerefs() if (waiter := held()) is not None]
 
     def request(self, caller: Caller) -> bytes:
         """The payload to sign for the stream from where this one has come to."""
