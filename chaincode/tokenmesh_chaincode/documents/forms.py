@@ -280,8 +280,8 @@ def sign(document: Contract | Receipt | Operation, signer: Signer) -> str:
 
 
 def seal(kind: Kind, claims: str, signer: Signer) -> str:
-    """``claims``, an object in JSON, as compact JWS, signed: for who writes so many documents of one kind that
-    it spells them out itself."""
+    """``claims``, an object in JSON, as compact JWS, signed: for who writes so many documents of one kind
+    that it spells them out itself."""
     payload = encode_segment(claims.encode())
     signing_input = f"{_header_segment(kind.typ, signer.name, signer.x5t)}.{payload}"
     return f"{signing_input}.{encode_segment(signer.sign(signing_input.encode('ascii')))}"
