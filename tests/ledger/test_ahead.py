@@ -60,7 +60,7 @@ def forge(text):
     return text.rpartition(".")[0] + "." + "A" * 86
 
 
-@pytest.mark.parametrize("count", [0, 1, 5, 50])
+@pytest.mark.parametrize("count", [0, 1, 5, 150])
 def test_signatures_found_ahead_are_those_found_later(wallets, preparer, count):
     """Good ones and forged ones, few and many, in one thread or two: as ``documents.verify_many`` says."""
     texts = [contract(wallets, seq) for seq in range(count)]

@@ -10,7 +10,7 @@ import pytest
 
 from tokenmesh.errors import LedgerBusy, LedgerError, LedgerOutcomeUnknown, LedgerUnavailable
 from tokenmesh.ledger.base import Result
-from tokenmesh.ledger.batching import Batcher, Reader
+from tokenmesh.ledger.batching import SHORT_BYTES_MAX, Batcher, Reader
 from tokenmesh_chaincode.rules import Outcome
 
 SOON = 10.0
@@ -73,6 +73,43 @@ def test_a_batch_is_bounded_in_operations_and_bytes(gate):
     gate.open()
     wait(futures, SOON)
     assert gate.batches == [["a"], ["b", "b", "b"], ["c", "c", "d" * 60], ["e" * 60], ["f" * 500]]
+    batcher.close()
+
+
+def test_a_short_submission_does_not_wait_for_a_long_one_to_be_prepared(gate):
+    """While a settlement is being read and checked, a hold that came later is prepared and written."""
+    long, go = threading.Event(), threading.Event()
+
+    def prepare(operations: list[str]) -> list[str]:
+        if len(operations[0]) > SHORT_BYTES_MAX:
+            long.set()
+            assert go.wait(SOON)
+        return operations
+
+    gate.open()
+    batcher = Batcher(prepare, gate.write)
+    settlement = batcher.submit(["x" * (SHORT_BYTES_MAX + 1)])
+    assert long.wait(SOON)
+    assert texts(batcher.submit(["hold"]).result(SOON)) == ["hold"]
+    assert not settlement.done()
+    go.set()
+    assert settlement.result(SOON)
+    batcher.close()
+
+
+def test_what_cannot_be_prepared_certainly_did_not_happen(gate):
+    """A fault while preparing: LedgerUnavailable, nothing was written, and the next one works."""
+
+    def prepare(operations: list[str]) -> list[str]:
+        if "fault" in operations:
+            raise ZeroDivisionError
+        return operations
+
+    gate.open()
+    batcher = Batcher(prepare, gate.write)
+    assert isinstance(batcher.submit(["fault"]).exception(SOON), LedgerUnavailable)
+    assert texts(batcher.submit(["a"]).result(SOON)) == ["a"]
+    assert gate.batches == [["a"]]
     batcher.close()
 
 

@@ -32,13 +32,12 @@ Item: TypeAlias = tuple[Signed[Any], EllipticCurvePublicKey]
 Certificates: TypeAlias = Callable[[str], Mapping[str, str]]
 """Gives a wallet's certificates, PEM by thumbprint; none for a wallet that is not known."""
 
-NOW_BYTES_MAX = 8_192
-"""Operations of so many bytes together are prepared by the thread that submits them."""
 KEYS_MAX = 4_096
 """Keys of wallets that are remembered."""
 LISTED_MAX = max(SWEEP_ITEMS_MAX, VOID_ITEMS_MAX, EXPIRE_ITEMS_MAX, FORGET_ITEMS_MAX)
-SEQUENTIAL_MAX = 8
-"""Fewer signatures than this are checked faster than other threads are woken."""
+SEQUENTIAL_MAX = 100
+"""So many signatures are checked by the thread that prepares. Where many callers wait for Python's lock, one
+more thread that does costs all of them more than it brings."""
 
 
 class Prepared:
@@ -86,7 +85,7 @@ class Prepared:
 
 
 class Preparer:
-    """Prepares operations: :meth:`prepare` in one thread at a time, :meth:`prepare_now` in any."""
+    """Prepares operations; several threads may."""
 
     def __init__(self, certificates: Certificates, threads: int | None = None) -> None:
         self._certificates = certificates
@@ -101,23 +100,6 @@ class Preparer:
         found = self._verify([(signed, key) for _, signed, key in wanted])
         for (one, signed, key), holds in zip(wanted, found, strict=True):
             one.checked[signed.text] = key, holds
-        return prepared
-
-    def prepare_now(self, texts: Sequence[str]) -> list[Prepared] | None:
-        """Prepare a few short operations here, in the caller's own thread; None if it would not be quick.
-
-        Many callers then check their signatures side by side, and none waits behind somebody's settlement.
-        """
-        if sum(map(len, texts)) > NOW_BYTES_MAX:
-            return None
-        prepared = [Prepared(text) for text in texts]
-        for one in prepared:
-            if one.signed is None:
-                continue
-            key = self._keys.get((one.signed.header.kid, one.signed.header.x5t))
-            if key is None or one.read:
-                return None
-            one.checked[one.text] = key, documents.verify(one.signed, key)
         return prepared
 
     def _items(self, one: Prepared) -> Iterator[Item]:
@@ -141,7 +123,7 @@ class Preparer:
         return key
 
     def _verify(self, items: Sequence[Item]) -> list[bool]:
-        if self._threads == 1 or len(items) < SEQUENTIAL_MAX:
+        if self._threads == 1 or len(items) <= SEQUENTIAL_MAX:
             return documents.verify_many(items)
         size = -(-len(items) // self._threads)
         rest = [

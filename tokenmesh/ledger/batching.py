@@ -1,4 +1,4 @@
-"""Background threads with bounded queues: two carry operations to the ledger, one answers questions.
+"""Background threads with bounded queues: some carry operations to the ledger, one answers questions.
 
 Group commit: while a batch is on its way (an fsync, a Fabric transaction) callers' operations gather, and
 the next batch takes them all. So the price of one durable write is shared by everyone who waited for it,
@@ -28,6 +28,8 @@ QUESTIONS_MAX = 10_000
 CLOSE_S_MAX = 10.0
 QUEUE_BATCHES_MAX = 8
 """Batches whose bytes may wait."""
+SHORT_BYTES_MAX = 65_536
+"""Longer submissions are long."""
 PREPARED_AT_ONCE_MAX = 100
 PREPARED_AT_ONCE_BYTES_MAX = 2**20
 """Small, so that writing begins while the rest is being prepared."""
@@ -203,11 +205,11 @@ def _fail(batch: Sequence[Job[Any]], error: LedgerError) -> None:
 class Batcher(Generic[P]):
     """Collects what concurrent callers submit and hands it to ``write`` in batches.
 
-    Two threads: one calls ``prepare`` on operations as they come, the other ``write`` on all that is
-    prepared; so a batch is prepared while the one before is on its way. Both get several operations and
-    give as many results in the same order. ``write`` raises ``LedgerUnavailable`` if certainly nothing
-    happened and ``LedgerOutcomeUnknown`` if that is not known. What ``prepare_now`` takes on (it gives None
-    for what would take long) is prepared in the caller's thread.
+    One thread calls ``write`` on all that is prepared; two call ``prepare`` on operations as they come, one
+    on short submissions and one on long ones. So a batch is prepared while the one before is on its way,
+    and nobody's hold waits until somebody's settlement is prepared. Both functions get several operations
+    and give as many results in the same order. ``write`` raises ``LedgerUnavailable`` if certainly nothing
+    happened and ``LedgerOutcomeUnknown`` if that is not known.
 
     A submission stays whole: its operations are in one batch. Submissions are independent: a short one may
     be written before a long one that came earlier.
@@ -218,22 +220,23 @@ class Batcher(Generic[P]):
         prepare: Callable[[list[str]], list[P]],
         write: Callable[[list[P]], list[Result]],
         *,
-        prepare_now: Callable[[Sequence[str]], list[P] | None] | None = None,
         batch_max: int = BATCH_MAX,
         batch_bytes_max: int = BATCH_BYTES_MAX,
         queue_max: int = QUEUE_MAX,
     ) -> None:
         self._prepare = prepare
-        self._prepare_now = prepare_now
         self._write = write
         self._batch_max = batch_max
         self._batch_bytes_max = batch_bytes_max
         self._room = Room(queue_max, QUEUE_BATCHES_MAX * batch_bytes_max)
-        self._preparer: Worker[Sequence[str]] = Worker(
-            "tokenmesh-ledger-preparer",
-            self._do_prepare,
-            batch_max=min(batch_max, PREPARED_AT_ONCE_MAX),
-            batch_bytes_max=min(batch_bytes_max, PREPARED_AT_ONCE_BYTES_MAX),
+        self._short, self._long = (
+            Worker[Sequence[str]](
+                f"tokenmesh-ledger-preparer-{length}",
+                self._do_prepare,
+                batch_max=min(batch_max, PREPARED_AT_ONCE_MAX),
+                batch_bytes_max=min(batch_bytes_max, PREPARED_AT_ONCE_BYTES_MAX),
+            )
+            for length in ("short", "long")
         )
         self._writer: Worker[list[P]] = Worker(
             "tokenmesh-ledger-writer",
@@ -259,11 +262,7 @@ class Batcher(Generic[P]):
         else:
             job = Job(operations, future, size, length)
             if self._room.admit(job):
-                prepared = self._prepare_now(operations) if self._prepare_now else None
-                if prepared is None:
-                    self._preparer.put(job)
-                else:
-                    self._writer.put(Job(prepared, future, size, length))
+                (self._long if length > SHORT_BYTES_MAX else self._short).put(job)
         return future
 
     def _do_prepare(self, batch: list[Job[Sequence[str]]]) -> None:
@@ -290,7 +289,8 @@ class Batcher(Generic[P]):
         if not self._room.is_ours:
             return False
         until = time.monotonic() + timeout
-        self._preparer.close(timeout)
+        for preparer in (self._short, self._long):
+            preparer.close(max(0.0, until - time.monotonic()))
         return self._writer.close(max(0.0, until - time.monotonic()))
 
 

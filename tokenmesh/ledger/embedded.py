@@ -107,7 +107,6 @@ class EmbeddedLedger(Ledger):
             self._batcher = Batcher(
                 self._preparer.prepare,
                 self._writer.write,
-                prepare_now=self._preparer.prepare_now,
                 batch_max=batch_max,
                 batch_bytes_max=batch_bytes_max,
                 queue_max=queue_max,

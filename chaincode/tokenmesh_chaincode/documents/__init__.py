@@ -12,6 +12,7 @@ from tokenmesh_chaincode.documents.forms import (
     parse_contract,
     parse_operation,
     parse_receipt,
+    seal,
     sign,
 )
 from tokenmesh_chaincode.documents.jws import (
@@ -50,6 +51,7 @@ __all__ = [
     "parse_contract",
     "parse_operation",
     "parse_receipt",
+    "seal",
     "sign",
     "target",
     "thumbprint",

@@ -8,7 +8,6 @@ as RFC 7515 and RFC 7519 ask.
 
 from __future__ import annotations
 
-import base64
 import binascii
 import json
 import re
@@ -100,6 +99,7 @@ _THUMBPRINT: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 
 # base64url to base64; what belongs to base64 alone becomes "!", which the strict decoder refuses.
 _TO_BASE64: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
+_TO_BASE64URL: Final = bytes.maketrans(b"+/", b"-_")
 _PADDING: Final = (b"", None, b"==", b"=")
 # The last character of a segment whose unused bits are zero, by the segment's length modulo 4.
 _LAST: Final = (
@@ -120,7 +120,7 @@ def is_name(value: object) -> bool:
 
 def encode_segment(data: bytes) -> str:
     """base64url without padding (RFC 7515, section 2)."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+    return binascii.b2a_base64(data, newline=False).translate(_TO_BASE64URL).rstrip(b"=").decode("ascii")
 
 
 def decode_segment(segment: bytes) -> bytes:
