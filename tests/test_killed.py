@@ -104,11 +104,11 @@ def test_a_payee_killed_at_any_point_is_paid_once_for_work_done_once(
         with mesh.client("payee", url=payee.url, retry=PATIENT) as client:
             response = client.request(method, "/work/thing", idempotency_key="job-1")
         assert (response.status_code, response.json()) == (200, {"done": "thing"})
+        until(payee.mark.exists, f"nobody was killed at {point!r}")
         if framework == "flask":
             # Flask has no start-up: its first request, whatever it is, is when a payee begins to settle.
             until(lambda: looked_after(payee.url), "the restarted payee answers")
         check_books(home, earned=PRICE)
-        until(payee.mark.exists, f"nobody was killed at {point!r}")
         assert max(payee.runs().values()) == 1
         # What was killed after the work is done comes back with the stored answer, not with more work.
         if point in ("claim", "fulfilled", "sending", "sent"):
