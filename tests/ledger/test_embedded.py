@@ -12,7 +12,8 @@ from collections import Counter
 from contextlib import closing
 
 import pytest
-from ledger.ledger_suite import PAYEE, PAYER, LedgerSuite
+from ledger.ledger_suite import LedgerSuite
+from ledger.suite_tools import PAYEE, PAYER
 
 from support.ledgers import GOVERNANCE, Domain, make_ledger, now_of
 from support.wallets import Clock, Wallets

@@ -2,92 +2,22 @@
 
 from __future__ import annotations
 
-import random
-import shutil
 import sqlite3
 import tracemalloc
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
-from ledger.ledger_suite import PAYEE, PAYER, contracts, id_of, open_allowance, place_hold, settle
+from ledger.suite_tools import PAYEE, PAYER, contracts, id_of, open_allowance, settle
+from ledger.verify_tools import Written, edit, found
 
-from support.ledgers import GOVERNANCE, Domain, make_ledger, now_of
+from support.ledgers import GOVERNANCE, make_ledger, now_of
 from support.wallets import Clock
 from tokenmesh.errors import ConfigError
-from tokenmesh.ledger.base import Transaction
 from tokenmesh.ledger.chain import Header, body_digest
 from tokenmesh.ledger.findings import FINDINGS_MAX
 from tokenmesh.ledger.store import AT_BITS
-from tokenmesh.ledger.verify import Report, verify_ledger
-from tokenmesh_chaincode.rules import default_policy
-
-TABLES = ("transactions", "operations", "state", "contracts", "parties")
-
-
-class Written(NamedTuple):
-    """A ledger that holds, at rest, and how to find things in it."""
-
-    path: Path
-    domain: Domain
-    transactions: list[Transaction]
-
-    def number(self, act: str) -> int:
-        """The number of the first transaction with such an operation."""
-        return next(one.number for one in self.transactions if one.operations[0].act == act)
-
-    def tx_id(self, number: int) -> str:
-        return next(one.tx_id for one in self.transactions if one.number == number)
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    """One of everything, closed, so that all of it lies in one file."""
-    clock = Clock()
-    domain = make_ledger(tmp_path_factory.mktemp("original"), clock=clock)
-    domain.do(PAYER, "transfer", {"to": PAYEE, "tokens": 11})
-    hold, other = place_hold(domain, 20), place_hold(domain, 30)
-    allowance = open_allowance(domain, 200)
-    settle(domain, *((text, 5) for text in contracts(domain, allowance, 10)))
-    settle(domain, (domain.contract(PAYER, PAYEE, jti=hold, tok=20), 13), ("nonsense", 1))
-    domain.do(PAYEE, "void", {"holds": [[PAYER, other]]})
-    domain.ask(PAYER, "transfer", {"to": PAYEE, "tokens": 10**9})
-    domain.do(GOVERNANCE, "set_policy", {"policy": {**default_policy(), "tokens_max": 1_000}})
-    new = domain.wallets.new(PAYER)
-    domain.do(GOVERNANCE, "rotate", {"name": PAYER, "cert": new.certificate_pem})
-    domain.do(PAYER, "close", {"id": allowance})
-    texts = [domain.operation(PAYER, "transfer", {"to": PAYEE, "tokens": n}) for n in range(1, 6)]
-    domain.submit(*texts)
-    clock.forward(100_000)
-    domain.do(PAYEE, "expire", now_of(domain.ledger.expirable(domain.now, 100)))
-    domain.do(PAYEE, "forget", now_of(domain.ledger.forgettable(domain.now, 100)))
-    place_hold(domain, 3)
-    transactions = now_of(domain.ledger.transactions(limit=1_000))
-    domain.ledger.close()
-    return Written(domain.ledger.path, domain, transactions)
-
-
-@pytest.fixture
-def written(original, tmp_path):
-    """A copy to be tampered with."""
-    return original._replace(path=Path(shutil.copy(original.path, tmp_path)))
-
-
-def edit(written: Written, *statements: str | tuple[str, tuple[Any, ...]]) -> None:
-    """Edit the file by hand, as with the sqlite3 shell."""
-    with closing(sqlite3.connect(written.path)) as connection, connection:
-        for statement in statements:
-            sql, values = (statement, ()) if isinstance(statement, str) else statement
-            assert connection.execute(sql, values).rowcount != 0, sql
-
-
-def found(written: Written) -> Report:
-    report = verify_ledger(written.path)
-    for finding in report.findings:
-        assert finding.text.isascii()
-    return report
+from tokenmesh.ledger.verify import verify_ledger
 
 
 def test_a_ledger_that_nobody_edited_holds(written):
@@ -473,95 +403,3 @@ def test_a_report_is_bounded(written):
             "INSERT INTO parties VALUES (?, 1)", [(f"nobody-{n}",) for n in range(FINDINGS_MAX * 2)]
         )
     assert len(found(written).findings) == FINDINGS_MAX
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "DROP INDEX state_set_aside",
-        "CREATE TRIGGER more AFTER INSERT ON state BEGIN SELECT 1; END",
-        "CREATE TABLE extra (x)",
-        "ALTER TABLE parties ADD COLUMN extra",
-        "DROP TABLE contracts",
-        "PRAGMA application_id=1",
-        "PRAGMA user_version=9",
-    ],
-)
-def test_tables_that_are_not_the_ledgers_are_found(written, statement):
-    """A trigger or an index that is not ours can change what is read; so can one that is missing."""
-    with closing(sqlite3.connect(written.path)) as connection:
-        connection.execute(statement)
-    assert {one.code for one in found(written).findings} & {"schema", "damaged"}
-
-
-def everything(path: Path) -> str | None:
-    """All rows of all tables and how they are declared, or None if they cannot be read."""
-    try:
-        with closing(sqlite3.connect(path)) as connection:
-            connection.text_factory = bytes
-            rows = [
-                [[(type(value).__name__, value) for value in row] for row in connection.execute(query)]
-                for query in (
-                    "SELECT name, sql FROM sqlite_master",
-                    *(f"SELECT * FROM {table} NOT INDEXED" for table in TABLES),
-                )
-            ]
-    except (sqlite3.Error, UnicodeDecodeError):
-        return None
-    return repr(rows)
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_random_edits_of_bytes_never_crash_it_and_never_pass(original, tmp_path, seed):
-    """Bytes of the file changed at random: verify always ends with a report, and it is ``ok`` only if every
-    row of every table can still be read as it was."""
-    chance = random.Random(seed)
-    data = original.path.read_bytes()
-    before = everything(original.path)
-    for round_ in range(25):
-        path = tmp_path / f"{round_}.db"
-        damaged = bytearray(data)
-        for _ in range(chance.choice([1, 1, 1, 4, 50])):
-            at = chance.choice([chance.randrange(len(data)), chance.randrange(4096)])
-            damaged[at] ^= 1 << chance.randrange(8)
-        path.write_bytes(damaged)
-        report = verify_ledger(path)
-        if report.ok:
-            assert everything(path) == before
-        path.unlink()
-
-
-@pytest.mark.parametrize("length", [0, 1, 100, 5_000, 40_000])
-def test_a_file_cut_short_is_a_finding(original, tmp_path, length):
-    path = tmp_path / "short.db"
-    path.write_bytes(original.path.read_bytes()[:length])
-    assert not verify_ledger(path).ok
-
-
-def test_no_database_at_all_is_a_finding(tmp_path):
-    path = tmp_path / "text.db"
-    path.write_text("this is not a ledger\n" * 1_000)
-    (finding,) = verify_ledger(path).findings
-    assert finding.code == "damaged"
-
-
-def test_every_meaningful_value_counts(original, tmp_path):
-    """Each column of each table, one row changed: never ok."""
-    with closing(sqlite3.connect(original.path)) as connection:
-        columns = [
-            (table, row[1], row[2])
-            for table in TABLES
-            for row in connection.execute(f"PRAGMA table_info({table})")
-        ]
-    for table, column, kind in columns:
-        path = Path(shutil.copy(original.path, tmp_path / "edited.db"))
-        changed = {"INTEGER": f"{column} + 7", "TEXT": f"{column} || 'x'", "BLOB": "x'00'"}[kind]
-        with closing(sqlite3.connect(path)) as connection, connection:
-            key = (
-                "key" if table == "state" else "rowid" if table in ("transactions", "operations") else column
-            )
-            connection.execute(
-                f"UPDATE {table} SET {column} = {changed} WHERE {key} = "
-                f"(SELECT max({key}) FROM {table} WHERE {column} IS NOT NULL)"
-            )
-        assert not verify_ledger(path).ok, (table, column)
