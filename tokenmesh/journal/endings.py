@@ -175,14 +175,14 @@ def _store(execute: Execute, response: StoredResponse | None) -> tuple[Any, ...]
     status, headers, body, digest = response
     if body is None:
         return (status, digest, None, None, None)
-    lines = _lines(headers)
+    lines = header_lines(headers)
     if len(body) <= INLINE_BYTES_MAX:
         return (status, digest, lines, body, None)
     stored = execute("INSERT INTO responses (headers, body) VALUES (?, ?)", (lines, body)).lastrowid
     return (status, digest, None, None, stored)
 
 
-def _lines(headers: list[tuple[str, str]]) -> str:
+def header_lines(headers: list[tuple[str, str]]) -> str:
     """Names and values in turn, a line each: neither holds a line break (RFC 9110, section 5.5)."""
     lines = [line for header in headers for line in header]
     text = "\n".join(lines)

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from tokenmesh.errors import ConfigError, JournalError
-from tokenmesh.journal.schema import APPLICATION_ID, PAGE_BYTES, SCHEMA, SCHEMA_VERSION
+from tokenmesh.journal.schema import APPLICATION_ID, PAGE_BYTES, SCHEMA, SCHEMA_VERSION, TRIGGERS
 
 T = TypeVar("T")
 Execute: TypeAlias = Callable[..., Any]
@@ -100,6 +100,26 @@ class JournalFile:
             self._lock.release()
         if isinstance(error, sqlite3.Error):
             raise journal_error(error, self.path) from error
+
+    def at_once(self, statement: str, parameters: Sequence[Any]) -> list[Any] | None:
+        """Do one statement as a transaction of its own; its rows, or None if a constraint refused it."""
+        self._acquire()
+        try:
+            connection = self._connection
+            if connection is None or self._pid != os.getpid():
+                connection = self._open()
+            try:
+                return connection.execute(statement, parameters).fetchall()
+            except sqlite3.OperationalError as error:
+                if not is_busy(error):
+                    raise
+                return self._patiently(lambda: connection.execute(statement, parameters).fetchall())
+        except sqlite3.IntegrityError:
+            return None
+        except sqlite3.Error as error:
+            raise journal_error(error, self.path) from error
+        finally:
+            self._lock.release()
 
     def read(self, work: Callable[[Execute], T]) -> T:
         """What ``work`` gives, which only reads: all of it as of one moment, and waiting for no writer."""
@@ -275,7 +295,7 @@ def _create(connection: sqlite3.Connection, path: Path) -> None:
     execute("BEGIN IMMEDIATE")
     try:
         if execute("PRAGMA user_version").fetchone() == (0,):
-            for statement in SCHEMA.strip().split(";\n"):
+            for statement in (SCHEMA + TRIGGERS).strip().split(";\n"):
                 execute(statement)
             execute(f"PRAGMA application_id={APPLICATION_ID}")
             execute(f"PRAGMA user_version={SCHEMA_VERSION}")

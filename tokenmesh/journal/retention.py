@@ -77,6 +77,14 @@ class Space:
         self._bytes_left = max(bytes_ // 8 - size, 0)
         return bool(claims > 0 and bytes_ > 0)
 
+    def likely(self, size: int) -> bool:
+        """Count in a claim without looking; False, and nothing is counted, where :meth:`take` would look."""
+        if self._claims_left < 1 or self._bytes_left < size:
+            return False
+        self._claims_left -= 1
+        self._bytes_left -= size
+        return True
+
     def stored(self, size: int) -> None:
         """Count in what a response took."""
         self._bytes_left -= size

@@ -14,6 +14,7 @@ call waits for. What costs is the number of pages that a commit touches, so:
 - ``numbers`` keeps the used ``seq`` of a lane, 60 to a row, one bit each. Row ``FLOOR`` of a lane says which
   is the first chunk still kept; what is older counts as used.
 - The views are what several modules ask: ``settled_below`` is the first ``n`` that may not be dropped yet.
+- ``funds`` is there for the trigger ``take`` alone: see :mod:`tokenmesh.journal.usual`.
 - ``releases`` and ``skips`` are what the ledger should hear of contracts that owe nothing; ``orphans`` are
   the open claims whose owner is gone and that a retry may still take over.
 """
@@ -35,7 +36,7 @@ CREATE TABLE owners (
 CREATE TABLE claims (
     payer TEXT NOT NULL, jti TEXT NOT NULL, binding BLOB NOT NULL, tok INTEGER NOT NULL, via TEXT NOT NULL,
     lane TEXT, seq INTEGER, exp INTEGER NOT NULL, settle_by REAL NOT NULL, owner INTEGER NOT NULL,
-    ended INTEGER, PRIMARY KEY (payer, jti)) WITHOUT ROWID;
+    ended INTEGER, funds INTEGER, PRIMARY KEY (payer, jti)) WITHOUT ROWID;
 CREATE TABLE owed (
     n INTEGER PRIMARY KEY, payer TEXT NOT NULL, jti TEXT NOT NULL, charged INTEGER NOT NULL, at REAL NOT NULL,
     status INTEGER NOT NULL, digest TEXT NOT NULL, contract TEXT NOT NULL, receipt TEXT,
@@ -77,3 +78,28 @@ CREATE VIEW unsettled AS
         + (SELECT ifnull(sum(last - first + 1), 0) FROM unfinished)
         - (SELECT count(*) FROM unfinished JOIN verdicts ON n BETWEEN first AND last) AS contracts;
 """
+
+TRIGGERS = """
+CREATE TRIGGER take BEFORE INSERT ON claims WHEN NEW.funds IS NOT NULL BEGIN
+    UPDATE numbers SET bits = bits | (1 << (NEW.seq % 60))
+        WHERE allowance = NEW.via AND lane = NEW.lane AND chunk = NEW.seq / 60
+        AND bits & (1 << (NEW.seq % 60)) = 0
+    ; SELECT RAISE(ABORT, 'unusual number') WHERE changes() = 0
+    ; UPDATE allowances SET used = used + NEW.tok, until = max(until, NEW.settle_by, NEW.exp)
+        WHERE id = NEW.via AND used + NEW.tok <= NEW.funds
+    ; SELECT RAISE(ABORT, 'unusual allowance') WHERE changes() = 0
+    ; END;
+CREATE VIEW fulfilling AS
+    SELECT payer, jti, charged, at, contract, receipt, status, digest, headers, body, 0 AS owner FROM owed;
+CREATE TRIGGER fulfil INSTEAD OF INSERT ON fulfilling BEGIN
+    UPDATE claims SET ended = (SELECT ifnull(max(n), 0) + 1 FROM owed)
+        WHERE payer = NEW.payer AND jti = NEW.jti AND ended IS NULL AND owner = NEW.owner
+        AND settle_by > NEW.at AND tok = NEW.charged
+    ; SELECT RAISE(ABORT, 'unusual end') WHERE changes() = 0
+    ; INSERT INTO owed (n, payer, jti, charged, at, contract, receipt, status, digest, headers, body)
+        SELECT ifnull(max(n), 0) + 1, NEW.payer, NEW.jti, NEW.charged, NEW.at, NEW.contract, NEW.receipt,
+            NEW.status, NEW.digest, NEW.headers, NEW.body FROM owed
+    ; END;
+"""
+"""What goes with one statement of :mod:`tokenmesh.journal.usual`; 60 is ``CHUNK``. No line of a trigger ends
+with a semicolon: that is where statements are taken apart."""

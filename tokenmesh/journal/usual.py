@@ -1,0 +1,46 @@
+"""The usual case in one statement: a new contract by an allowance, and its fulfilment for all its tokens.
+
+A statement of its own is a transaction of its own, and what has to happen beside it happens in triggers, so
+the whole of it is one call of SQLite where the long way (:mod:`tokenmesh.journal.claims` and
+:mod:`tokenmesh.journal.endings`) makes five. Triggers refuse whatever is not usual: the contract is known,
+its number is used or the first of its chunk, its allowance is new or does not cover it, the claim is no
+longer open or somebody else's. Then nothing has changed, and the long way says what it is.
+"""
+
+from __future__ import annotations
+
+from tokenmesh.journal.base import HOLD, NewClaim, StoredResponse, binding
+from tokenmesh.journal.endings import INLINE_BYTES_MAX, header_lines
+from tokenmesh.journal.file import JournalFile
+
+_TAKE = (
+    "INSERT INTO claims (payer, jti, binding, tok, via, lane, seq, exp, settle_by, owner, funds) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING (SELECT used FROM allowances WHERE id = via)"
+)
+_FULFIL = (
+    "INSERT INTO fulfilling "
+    "(payer, jti, charged, at, contract, receipt, status, digest, headers, body, owner) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+def claim(file: JournalFile, entry: NewClaim, owner: int) -> int | None:
+    """Claim a contract; gives what its allowance has left, or None if this is not the usual case."""
+    payer, jti, _, htm, htu, dig, _, tok, via, lane, seq, exp, settle_by, funds = entry
+    if via == HOLD or lane is None or seq is None:
+        return None
+    rows = file.at_once(
+        _TAKE, (payer, jti, binding(htm, htu, dig), tok, via, lane, seq, exp, settle_by, owner, funds)
+    )
+    return None if rows is None else funds - int(rows[0][0])
+
+
+def fulfil(
+    file: JournalFile, entry: NewClaim, owner: int, response: StoredResponse, receipt: str | None, now: float
+) -> bool:
+    """Fulfil a claim for all its tokens; False if this is not the usual case, or not to be had."""
+    status, headers, body, digest = response
+    if body is None or len(body) > INLINE_BYTES_MAX:
+        return False
+    values = (entry.payer, entry.jti, entry.tok, now, entry.contract, receipt, status, digest)
+    return file.at_once(_FULFIL, (*values, header_lines(headers), body, owner)) is not None
