@@ -16,7 +16,7 @@ import inspect
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from importlib.metadata import EntryPoint, entry_points
-from types import FunctionType
+from types import CoroutineType, FunctionType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import wrapt
@@ -221,7 +221,7 @@ def _wrapped(function: Callable[..., Any], handler: Handler) -> Callable[..., An
 
 
 def _function(function: Callable[..., Any], handler: Handler) -> Callable[..., Any]:
-    enter, begin, var, is_coroutine, awaited = _enter, _begin, current, inspect.iscoroutine, _awaited
+    enter, begin, var, awaited, coroutine = _enter, _begin, current, _awaited, CoroutineType
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         exchange = enter(handler)
@@ -235,7 +235,7 @@ def _function(function: Callable[..., Any], handler: Handler) -> Callable[..., A
                 raise
         finally:
             var.reset(token)
-        return awaited(exchange, result) if is_coroutine(result) else result
+        return awaited(exchange, result) if type(result) is coroutine else result
 
     return wrapper
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Generator
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias, TypeVar, cast, overload
+from typing import Any, NamedTuple, TypeAlias, TypeVar, overload
 
 T = TypeVar("T")
 
@@ -57,7 +57,8 @@ def run(steps: Steps[T]) -> T:
         try:
             effect = advance()
         except StopIteration as stop:
-            return cast("T", stop.value)
+            result: T = stop.value
+            return result
         try:
             advance = partial(steps.send, _block(effect))
         except Exception as error:
@@ -72,7 +73,8 @@ async def arun(steps: Steps[T]) -> T:
             try:
                 effect = advance()
             except StopIteration as stop:
-                return cast("T", stop.value)
+                result: T = stop.value
+                return result
             try:
                 advance = partial(steps.send, await _await(effect))
             except Exception as error:

@@ -101,7 +101,7 @@ class Standing:
             and contract.dom == self.domain
             and documents.verify(signed, known.key)
         ):
-            return Funds(known.tokens, now + known.settle_within_s)
+            return tuple.__new__(Funds, (known.tokens, now + known.settle_within_s))
         return None
 
     def signed(self, signed: Signed[Contract]) -> Steps[Fault | None]:

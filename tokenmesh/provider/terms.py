@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from tokenmesh.errors import ServingError
@@ -96,15 +97,19 @@ class Terms(NamedTuple):
                 raise ServingError(
                     f"the price of {request.operation} is {tokens}, above its up_to={self.up_to}"
                 )
-        if tokens == 0:
-            return FREE
-        needed = tokens if self.up_to is None else self.up_to
-        if needed is None:
-            raise ServingError(f"{request.operation} has no price")
-        return Price(needed, needed if tokens is None else tokens)
+        return _price(tokens, self.up_to)
 
 
 FREE = Price(0, 0)
+
+
+@lru_cache(maxsize=1_024)
+def _price(tokens: int | None, up_to: int | None) -> Price:
+    if tokens == 0:
+        return FREE
+    needed = tokens if up_to is None else up_to
+    assert needed is not None, "terms have a price"
+    return Price(needed, needed if tokens is None else tokens)
 
 
 def _whole(name: str, value: object) -> int:

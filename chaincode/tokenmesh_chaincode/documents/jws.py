@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, Final, Generic, NamedTuple, NoReturn, Protocol, TypeVar
+from typing import Any, Final, Generic, NamedTuple, NoReturn, Protocol, TypeAlias, TypeVar
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
@@ -81,15 +81,8 @@ class Kind(NamedTuple):
     bytes_max: int
 
 
-class Parts(NamedTuple):
-    """A document taken apart, its claims still of any shape."""
-
-    text: str
-    header: Header
-    claims: dict[str, Any]
-    signing_input: bytes
-    signature: bytes
-
+Parts: TypeAlias = tuple[str, Header, dict[str, Any], bytes, bytes]
+"""A document taken apart, its claims still of any shape: text, header, claims, signing input, signature."""
 
 Verifier = Callable[[Sequence[tuple[Signed[Any], ec.EllipticCurvePublicKey]]], list[bool]]
 
@@ -154,7 +147,7 @@ def take_apart(text: str | bytes, kind: Kind) -> Parts:
     if len(raw) != 64:
         raise DocumentError(kind.code, "an ES256 signature has 64 bytes")
     signing_input = data[: -1 - len(signature)]
-    return Parts(text, parsed, read_object(payload, kind.code), signing_input, raw)
+    return text, parsed, read_object(payload, kind.code), signing_input, raw
 
 
 @lru_cache(maxsize=HEADER_CACHE_MAX)
