@@ -109,7 +109,7 @@ class Stream:
                 elif message.type == Message.KEEPALIVE:
                     self._out.put(Message(type=Message.KEEPALIVE))
         except grpc.RpcError:
-            pass
+            pass  # the peer has hung up, which is how a stream of this kind ends
         finally:
             self._out.put(None)
 
