@@ -7,6 +7,7 @@ FabricError
 │   ├── SubmitError         a transaction was not taken for ordering, or it is unknown whether it was
 │   └── CommitStatusError   it could not be learned what became of a transaction
 ├── CommitError             a transaction was ordered and then found invalid: it changed nothing
+├── BlockError              a block, or what stands in it, cannot be read
 ├── LifecycleError          a chaincode's package or definition is not as it is to be
 ├── ProfileError            a profile is missing, unreadable, or one of its fields does not fit
 ├── CAError                 fabric-ca could not be reached, or refused; see ``status`` and ``code``
@@ -139,6 +140,10 @@ class CommitError(FabricError):
         self.number = number
         self.block_number = block_number
         self.retryable = retryable
+
+
+class BlockError(FabricError):
+    """A block, or what stands in it, cannot be read; or a file is no file of blocks."""
 
 
 class LifecycleError(FabricError):
