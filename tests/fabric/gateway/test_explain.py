@@ -8,7 +8,7 @@ from google.protobuf.any_pb2 import Any
 from google.rpc import status_pb2
 
 from tokenmesh.fabric.errors import EndorseError, ErrorDetail, GatewayError, SubmitError
-from tokenmesh.fabric.gateway.explain import DETAILS_KEY, Failure, commit_error, gateway_error
+from tokenmesh.fabric.gateway.explain import DETAILS_KEY, Failure, commit_error, gateway_error, on_time
 
 
 def trailers(*said: ErrorDetail) -> tuple[tuple[str, str | bytes], ...]:
@@ -39,6 +39,15 @@ def test_what_each_peer_said_is_in_the_error() -> None:
 def test_a_chaincodes_own_error_is_never_tried_again_whatever_it_says(message: str) -> None:
     assert not endorse_error("ABORTED", "failed", ErrorDetail("p", "m", message)).retryable
     assert not endorse_error("UNKNOWN", message).retryable
+
+
+def test_a_deadline_that_the_peer_noticed_first_is_a_deadline() -> None:
+    """CANCELLED just at the deadline is the deadline; well before it, or of another kind, it is not."""
+    cancelled, gone = Failure("CANCELLED", "", ()), Failure("UNAVAILABLE", "", ())
+    assert on_time(cancelled, 0.999, 1.0).code == "DEADLINE_EXCEEDED"
+    assert on_time(cancelled, 4.95, 5.0).code == "DEADLINE_EXCEEDED"
+    assert on_time(cancelled, 0.5, 1.0) == cancelled
+    assert on_time(gone, 1.0, 1.0) == gone
 
 
 def test_a_full_gateway_has_not_taken_the_call_and_may_be_asked_again() -> None:

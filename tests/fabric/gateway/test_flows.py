@@ -281,6 +281,30 @@ def test_what_a_killed_orderer_forgot_is_handed_in_again_as_it_was() -> None:
     assert peer.counts[SUBMIT] < 6, "ever more rarely"
 
 
+def test_what_is_not_wanted_is_endorsed_and_not_handed_in() -> None:
+    """The caller sees the transaction's id and the answer first, and says so."""
+    peer, seen = Peer(), []
+
+    def is_wanted(transaction_id: str, answer: bytes) -> bool:
+        seen.append((transaction_id, answer))
+        return False
+
+    assert peer.run(flows.submit_and_wait(peer.caller, WHAT, NO_RETRY, is_wanted)) == b"answer"
+    assert peer.counts == {ENDORSE: 1}
+    assert seen == [(*peer.transactions, b"answer")]
+    assert peer.run(flows.submit_and_wait(peer.caller, WHAT, NO_RETRY, lambda *_: True)) == b"answer"
+    assert peer.counts == {ENDORSE: 2, SUBMIT: 1}
+
+
+def test_a_proposal_bears_the_time_of_its_contracts_clock() -> None:
+    """Without one, it is the gateway's."""
+    for clock, seconds, nanos in ((lambda: 1_800_000_000.25, 1_800_000_000, 250_000_000), (None, 0, 0)):
+        draft = Invocation("mesh", "kv", ("put",), clock=clock).draft(Peer().caller)
+        header = common_pb2.Header.FromString(proposal_pb2.Proposal.FromString(draft.proposal).header)
+        stamp = common_pb2.ChannelHeader.FromString(header.channel_header).timestamp
+        assert (stamp.seconds, stamp.nanos) == (seconds, nanos)
+
+
 def test_no_retry_does_everything_once() -> None:
     peer = Peer(MVCC)
     fails(CommitError, lambda: submit(peer, NO_RETRY))

@@ -14,7 +14,7 @@ import grpc
 from tokenmesh.fabric.errors import FabricError, GatewayError
 from tokenmesh.fabric.gateway import messages
 from tokenmesh.fabric.gateway.events import Feed, goes_on, pauses, stream_error
-from tokenmesh.fabric.gateway.explain import failure_of
+from tokenmesh.fabric.gateway.explain import failure_of, on_time
 from tokenmesh.fabric.gateway.flows import (
     METHODS,
     Call,
@@ -109,10 +109,12 @@ class Session:
 
     def _call(self, effect: Call) -> bytes:
         self._check_open()
+        since = self.caller.clock()
         try:
             response: bytes = self._calls[effect.method](effect.request, timeout=effect.timeout_s)
         except grpc.RpcError as error:
-            raise CallFailed(failure_of(error)) from error
+            spent_s = self.caller.clock() - since
+            raise CallFailed(on_time(failure_of(error), spent_s, effect.timeout_s)) from error
         return response
 
     def _track(self, effect: Track) -> Waiter | None:

@@ -12,6 +12,8 @@ from google.rpc import status_pb2  # type: ignore[import-untyped]
 from tokenmesh.fabric.errors import CommitError, ErrorDetail, GatewayError
 
 DETAILS_KEY = "grpc-status-details-bin"
+DEADLINE_SLACK_S = 0.1
+"""A call that ends so shortly before its deadline ended because of it."""
 CONFLICTS = ("MVCC_READ_CONFLICT", "PHANTOM_READ_CONFLICT")
 VALID = transaction_pb2.TxValidationCode.VALID
 VALIDATION_CODES = {number: name for name, number in transaction_pb2.TxValidationCode.items()}
@@ -214,6 +216,13 @@ def failure_of(error: Any) -> Failure:
     """The status of a ``grpc.RpcError``, of the sync or the asyncio API."""
     trailers = tuple((key, value) for key, value in error.trailing_metadata() or ())
     return Failure(error.code().name, error.details() or "", trailers)
+
+
+def on_time(failure: Failure, spent_s: float, timeout_s: float) -> Failure:
+    """A call's deadline may be noticed by the peer before it is here: gRPC says CANCELLED then."""
+    if failure.code != "CANCELLED" or spent_s < timeout_s - min(DEADLINE_SLACK_S, timeout_s / 10):
+        return failure
+    return failure._replace(code="DEADLINE_EXCEEDED", message=failure.message or "Deadline Exceeded")
 
 
 def _reading(failure: Failure, details: tuple[ErrorDetail, ...]) -> Reading:

@@ -41,6 +41,10 @@ CONFIRM_SUBMIT_S = 2.0
 """How long a transaction whose Submit went unanswered is looked for on the ledger before it is sent again."""
 
 T = TypeVar("T")
+Clock: TypeAlias = Callable[[], float]
+"""Gives Unix seconds."""
+Wanted: TypeAlias = Callable[[str, bytes], bool]
+"""Says, of a transaction's id and the chaincode's answer, whether it is to be handed in at all."""
 
 
 class Sign(NamedTuple):
@@ -147,6 +151,7 @@ class Invocation:
     arguments: Sequence[Argument]
     transient: Mapping[str, Argument] | None = None
     organizations: Sequence[str] = ()
+    clock: Clock | None = None
 
     def draft(self, caller: Caller) -> Draft:
         return messages.new_proposal(
@@ -155,7 +160,7 @@ class Invocation:
             self.chaincode,
             self.arguments,
             self.transient,
-            now_ns=caller.now_ns(),
+            now_ns=caller.now_ns() if self.clock is None else _ns(self.clock()),
             tls_certificate_hash=caller.tls_certificate_hash,
         )
 
@@ -266,18 +271,23 @@ def endorse_and_submit(caller: Caller, what: Invocation, retry: Retry) -> Flow[S
     return (yield from _submit_surely(caller, prepared, signed, retry))
 
 
-def submit_and_wait(caller: Caller, what: Invocation, retry: Retry) -> Flow[bytes]:
+def submit_and_wait(
+    caller: Caller, what: Invocation, retry: Retry, is_wanted: Wanted | None = None
+) -> Flow[bytes]:
     """The whole way: endorse, hand in, wait; a transaction invalid by a conflict gets a new proposal."""
 
     def once() -> Flow[bytes]:
         draft = what.draft(caller)
         prepared = yield from endorse(caller, draft, what.channel, what.organizations, None, None)
+        result = messages.result_of(prepared.payload)
+        if is_wanted is not None and not is_wanted(prepared.transaction_id, result):
+            return result
         signed = yield from caller.sign(prepared.payload, "new_signed_transaction")
         submitted = yield from _submit_surely(caller, prepared, signed, retry)
         status = yield from _see_through(caller, submitted, signed, retry)
         if not status.successful:
             raise commit_error(status.transaction_id, status.number, status.block_number)
-        return messages.result_of(prepared.payload)
+        return result
 
     return (yield from _retrying(caller, retry, once))
 
@@ -380,6 +390,11 @@ def _not_seen(transaction_id: str, limit_s: float) -> CommitStatusError:
         "DEADLINE_EXCEEDED", f"not in any block that the peer committed within {limit_s:g} s", ()
     )
     return gateway_error(CommitStatusError, "commit status unknown", failure, transaction_id)
+
+
+def _ns(seconds: float) -> int:
+    """A float cannot hold a time of today in nanoseconds, so the fraction goes apart."""
+    return int(seconds) * 10**9 + round(seconds % 1 * 10**9)
 
 
 def _or(given: float | None, default: float) -> float:

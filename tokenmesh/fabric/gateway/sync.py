@@ -29,7 +29,7 @@ from tokenmesh.fabric.gateway.events import (
     read_block_request,
     read_chaincode_request,
 )
-from tokenmesh.fabric.gateway.flows import Caller, Invocation, Status, Submitted
+from tokenmesh.fabric.gateway.flows import Caller, Clock, Invocation, Status, Submitted, Wanted
 from tokenmesh.fabric.gateway.identity import Hash, Identity, Signer, hash_sha256, read_identity, read_signer
 from tokenmesh.fabric.gateway.messages import Argument
 from tokenmesh.fabric.gateway.options import MESSAGE_BYTES_MAX, Deadlines, Retry, Tls
@@ -185,9 +185,14 @@ class Network:
         self._session = session
         self.name = name
 
-    def get_contract(self, chaincode_name: str, contract_name: str | None = None) -> Contract:
-        """A chaincode on this channel; ``contract_name`` where a chaincode holds several contracts."""
-        return Contract(self._session, self.name, chaincode_name, contract_name)
+    def get_contract(
+        self, chaincode_name: str, contract_name: str | None = None, *, clock: Clock | None = None
+    ) -> Contract:
+        """A chaincode on this channel; ``contract_name`` where a chaincode holds several contracts.
+
+        ``clock`` gives the time that proposals bear, which is the transaction's time to the chaincode.
+        """
+        return Contract(self._session, self.name, chaincode_name, contract_name, clock)
 
     def get_chaincode_events(
         self,
@@ -280,12 +285,18 @@ class Contract:
     """A chaincode's functions."""
 
     def __init__(
-        self, session: Session, channel: str, chaincode_name: str, contract_name: str | None
+        self,
+        session: Session,
+        channel: str,
+        chaincode_name: str,
+        contract_name: str | None,
+        clock: Clock | None = None,
     ) -> None:
         self._session = session
         self._channel = channel
         self.chaincode_name = chaincode_name
         self.contract_name = contract_name
+        self._clock = clock
 
     def evaluate_transaction(self, name: str, *args: Argument) -> bytes:
         """Run a function on one peer and give its answer; nothing is written to the ledger."""
@@ -318,15 +329,19 @@ class Contract:
         transient_data: Mapping[str, Argument] | None = None,
         endorsing_organizations: Sequence[str] = (),
         retry: Retry | None = None,
+        is_wanted: Wanted | None = None,
     ) -> bytes:
         """As :meth:`submit_transaction`, with transient data and a choice of whose peers endorse.
 
         Raises EndorseError (nothing happened), SubmitError, CommitStatusError (it may yet be committed) or
         CommitError (it was found invalid). What is tried again meanwhile: :class:`Retry`.
+
+        ``is_wanted(transaction_id, answer)`` says of what was endorsed whether to hand it in at all; if not,
+        the chaincode's answer is all there is, and the ledger stays as it is.
         """
         what = self._invocation(transaction_name, arguments, transient_data, endorsing_organizations)
         caller = self._session.caller
-        return self._session.drive(flows.submit_and_wait(caller, what, retry or caller.retry))
+        return self._session.drive(flows.submit_and_wait(caller, what, retry or caller.retry, is_wanted))
 
     def submit_async(
         self,
@@ -364,7 +379,9 @@ class Contract:
         organizations: Sequence[str],
     ) -> Invocation:
         full = name if self.contract_name is None else f"{self.contract_name}:{name}"
-        return Invocation(self._channel, self.chaincode_name, (full, *arguments), transient, organizations)
+        return Invocation(
+            self._channel, self.chaincode_name, (full, *arguments), transient, organizations, self._clock
+        )
 
 
 class Proposal(ProposalData):
