@@ -10,7 +10,7 @@ import pytest
 
 from tokenmesh.fabric.blocks import (
     Version,
-    ledger_height,
+    ledger_info,
     read_block,
     read_block_files,
     read_blocks,
@@ -26,10 +26,11 @@ from tokenmesh.fabric.gateway import Network
 def test_every_header_names_the_hash_of_the_one_before(channel: Network) -> None:
     """Our hash of a header is Fabric's own, from block 0 to the last; and so is that of the data."""
     blocks = list(read_blocks(channel))
-    assert [block.number for block in blocks] == list(range(ledger_height(channel)))
+    assert [block.number for block in blocks] == list(range(ledger_info(channel).height))
     for before, block in pairwise(blocks):
         assert block.previous_hash == before.hash
     assert all(block.data_is_whole for block in blocks)
+    assert ledger_info(channel).hash == blocks[-1].hash
 
 
 def test_a_transaction_is_taken_apart(channel: Network) -> None:
@@ -77,7 +78,7 @@ def test_an_event_is_read(channel: Network) -> None:
 
 def test_a_block_that_is_not_there_yet_is_waited_for(channel: Network) -> None:
     """The last block may be one that is still to come."""
-    height = ledger_height(channel)
+    height = ledger_info(channel).height
     coming = read_blocks(channel, height - 1, height)
     assert next(coming).number == height - 1
     channel.get_contract("blocks").submit_transaction("put", "to-come", "1")

@@ -11,7 +11,13 @@ from tokenmesh.fabric.blocks.envelopes import (
     read_envelope,
     read_transaction,
 )
-from tokenmesh.fabric.blocks.reader import ledger_height, read_block_files, read_blocks, write_blocks
+from tokenmesh.fabric.blocks.reader import (
+    LedgerInfo,
+    ledger_info,
+    read_block_files,
+    read_blocks,
+    write_blocks,
+)
 from tokenmesh.fabric.blocks.rwsets import Collection, Namespace, Read, Version, Write
 
 __all__ = [
@@ -21,12 +27,13 @@ __all__ = [
     "Endorsement",
     "Envelope",
     "Event",
+    "LedgerInfo",
     "Namespace",
     "Read",
     "Transaction",
     "Version",
     "Write",
-    "ledger_height",
+    "ledger_info",
     "read_block",
     "read_block_files",
     "read_blocks",

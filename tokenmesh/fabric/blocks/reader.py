@@ -6,9 +6,9 @@ folder holds such files. What comes from a peer is read as it was committed, and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from fabric_protos.common import ledger_pb2
 
@@ -22,19 +22,27 @@ MAGIC = b"fabric-blocks\n"
 LENGTH_BYTES = 8
 
 
-def ledger_height(network: Network) -> int:
-    """How many blocks the peer has of a channel."""
+class LedgerInfo(NamedTuple):
+    """How many blocks a peer has of a channel, and the hash of the last one's header."""
+
+    height: int
+    hash: bytes
+
+
+def ledger_info(network: Network) -> LedgerInfo:
+    """How far a peer has come on a channel. Raises :class:`~tokenmesh.fabric.errors.GatewayError`."""
     answer = network.get_contract("qscc").evaluate_transaction("GetChainInfo", network.name)
-    return int(ledger_pb2.BlockchainInfo.FromString(answer).height)
+    info = ledger_pb2.BlockchainInfo.FromString(answer)
+    return LedgerInfo(int(info.height), bytes(info.currentBlockHash))
 
 
-def read_blocks(network: Network, first: int = 0, last: int | None = None) -> Iterator[Block]:
+def read_blocks(network: Network, first: int = 0, last: int | None = None) -> Generator[Block, None, None]:
     """The blocks ``first`` to ``last`` of a channel (None: the last there is now), one after another.
 
     A block that is not there yet is waited for. Raises :class:`~tokenmesh.fabric.errors.GatewayError`.
     """
     if last is None:
-        last = ledger_height(network) - 1
+        last = ledger_info(network).height - 1
     if last < first:
         return
     with network.get_block_events(start_block=first) as events:
