@@ -1,0 +1,161 @@
+"""The chaincode's side of one peer's stream: it registers, runs what the peer asks for, and answers always.
+
+Knows no transport: messages come in by :meth:`Stream.receive` and go out by ``send``, which any thread may
+call and which puts one message behind the other.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from fabric_protos.peer import chaincode_pb2, proposal_response_pb2
+
+from .conversation import Abilities, Conversation, Message
+from .errors import STATUS_ERROR, ChaincodeError
+from .options import Options
+from .response import Response
+from .stub import Stub
+from .workers import Workers
+
+Chaincode = Callable[[Stub], bytes | Response | None]
+"""Bytes are the payload of a success, None is an empty one. Any exception is an error with its message."""
+
+log = logging.getLogger(__name__)
+
+
+class Stream:
+    """One peer's connection."""
+
+    def __init__(
+        self, chaincode: Chaincode, options: Options, workers: Workers, send: Callable[[bytes], None]
+    ) -> None:
+        self._chaincode = chaincode
+        self._id = options.chaincode_id
+        self._workers = workers
+        self._send = send
+        self._open: dict[tuple[str, str], Conversation] = {}
+        self._abilities = Abilities(
+            message_bytes_max=options.message_bytes_max, answer_wait_s_max=options.answer_wait_s_max
+        )
+
+    def register(self) -> None:
+        """Say which chaincode this is: the first message of all."""
+        name = chaincode_pb2.ChaincodeID(name=self._id)
+        self._send(Message(type=Message.REGISTER, payload=name.SerializeToString()).SerializeToString())
+
+    def receive(self, data: bytes) -> None:
+        """A message of the peer."""
+        message = Message.FromString(data)
+        kind = message.type
+        if kind in (Message.RESPONSE, Message.ERROR):
+            self._answered(message)
+        elif kind in (Message.TRANSACTION, Message.INIT):
+            self._invoked(message)
+        elif kind == Message.KEEPALIVE:
+            self._send(Message(type=Message.KEEPALIVE).SerializeToString())
+        elif kind == Message.READY:
+            offered = chaincode_pb2.ChaincodeAdditionalParams.FromString(message.payload)
+            if offered.use_get_multiple_keys:
+                self._abilities.keys_max = offered.max_size_get_multiple_keys
+            if offered.use_write_batch:
+                self._abilities.writes_max = offered.max_size_write_batch
+        elif kind != Message.REGISTERED:
+            log.warning("a peer sent a message of type %s, which this shim does not know", kind)
+
+    def end(self) -> None:
+        """The stream is gone: who waits for an answer will get none."""
+        for talk in list(self._open.values()):
+            talk.answer(None)
+
+    def _invoked(self, message: Any) -> None:
+        talk = Conversation(message.txid, message.channel_id, self._abilities, self._send)
+        self._open[message.channel_id, message.txid] = talk
+        if not self._workers.submit(partial(self._run, talk, message)):
+            log.warning("transaction %s on %s refused: too many wait", message.txid, message.channel_id)
+            self._close(
+                talk, Response(status=STATUS_ERROR, message="the chaincode is busy or ends: try again")
+            )
+
+    def _answered(self, message: Any) -> None:
+        talk = self._open.get((message.channel_id, message.txid))
+        if talk is None:
+            log.debug("an answer to transaction %s came late", message.txid)
+        elif talk.closing is None:
+            talk.answer(message)
+        elif message.type == Message.ERROR:
+            self._close(talk, Response(status=STATUS_ERROR, message=message.payload.decode(errors="replace")))
+        else:
+            self._finish(talk, talk.closing)
+
+    def _run(self, talk: Conversation, message: Any) -> None:
+        event = None
+        writes = None
+        try:
+            stub = Stub(talk, message.payload, message.proposal, self._workers)
+            response = _response(self._chaincode(stub))
+            if not response.refused:
+                writes, event = talk.last_writes(), stub.event
+        except BaseException as error:  # whatever it is: the peer waits for an answer
+            response = _refusal(talk, error)
+        talk.end("the invocation is over")
+        if writes is None:
+            self._close(talk, response, event)
+            return
+        try:
+            talk.closing = self._completed(talk, response, event)
+            talk.tell(writes)
+        except ChaincodeError as error:
+            self._close(talk, _refusal(talk, error))
+
+    def _close(self, talk: Conversation, response: Response, event: Any = None) -> None:
+        try:
+            last = self._completed(talk, response, event)
+        except ChaincodeError as error:
+            last = self._completed(talk, _refusal(talk, error), None)
+        self._finish(talk, last)
+
+    def _finish(self, talk: Conversation, last: bytes) -> None:
+        self._open.pop((talk.channel_id, talk.tx_id), None)
+        self._send(last)
+
+    def _completed(self, talk: Conversation, response: Response, event: Any) -> bytes:
+        answer = proposal_response_pb2.Response(
+            status=response.status, message=response.message, payload=response.payload
+        )
+        message = Message(
+            type=Message.COMPLETED,
+            payload=answer.SerializeToString(),
+            txid=talk.tx_id,
+            channel_id=talk.channel_id,
+            chaincode_event=event,
+        )
+        data = bytes(message.SerializeToString())
+        talk.check(data)
+        return data
+
+
+def _response(answer: object) -> Response:
+    if isinstance(answer, Response):
+        return answer
+    if answer is None:
+        return Response()
+    if isinstance(answer, bytes):
+        return Response(answer)
+    raise TypeError(f"a chaincode answers with bytes, a Response or None, not with {type(answer).__name__}")
+
+
+def _refusal(talk: Conversation, error: BaseException) -> Response:
+    """What the client is told. What is logged says where it happened, and nothing that was passed."""
+    if isinstance(error, ChaincodeError):
+        log.debug("transaction %s on %s refused", talk.tx_id, talk.channel_id)
+        return Response(status=error.status, message=str(error))
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else "?"
+    kind = type(error).__name__
+    log.warning("transaction %s on %s failed: %s at %s", talk.tx_id, talk.channel_id, kind, where)
+    return Response(status=STATUS_ERROR, message=str(error) or kind)
