@@ -134,7 +134,7 @@ class Worker(Generic[P]):
                     self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                     self._thread.start()
                 return
-        _fail([job], LedgerUnavailable("this ledger is closed: nothing more can be asked of it"))
+        fail([job], LedgerUnavailable("this ledger is closed: nothing more can be asked of it"))
 
     def close(self, timeout: float) -> bool:
         """Do what is queued, then stop; what is not begun within ``timeout`` seconds fails. Whether the
@@ -157,7 +157,7 @@ class Worker(Generic[P]):
             batch, last = self._take()
             if self._abandoned:
                 batch = [job for job in batch if job.future.set_running_or_notify_cancel()]
-                _fail(batch, LedgerUnavailable("the ledger was closed before this was begun"))
+                fail(batch, LedgerUnavailable("the ledger was closed before this was begun"))
             elif batch:
                 self._do(batch)
             del batch  # a waiting thread keeps nobody's documents in memory
@@ -166,11 +166,11 @@ class Worker(Generic[P]):
         try:
             self._work(batch)
         except LedgerError as error:
-            _fail(batch, error)
+            fail(batch, error)
         except Exception as error:
             failure = self._error(f"the ledger failed with {error!r}: submit the same again")
             failure.__cause__ = error
-            _fail(batch, failure)
+            fail(batch, failure)
 
     def _take(self) -> tuple[list[Job[P]], bool]:
         """The next batch, waiting for its first job; and whether it is the last."""
@@ -192,7 +192,8 @@ class Worker(Generic[P]):
         return batch, True
 
 
-def _fail(batch: Sequence[Job[Any]], error: LedgerError) -> None:
+def fail(batch: Sequence[Job[Any]], error: LedgerError) -> None:
+    """Answer those of the futures that have no answer yet with ``error``."""
     for job in batch:
         future = job.future
         if not future.done() and (future.running() or future.set_running_or_notify_cancel()):
