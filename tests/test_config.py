@@ -12,6 +12,7 @@ import pytest
 
 from tokenmesh.config import Settings, variables
 from tokenmesh.errors import ConfigError
+from tokenmesh.places import Place
 
 NAMES = [item.name for item in dataclasses.fields(Settings)]
 LIMITS = [item for item in dataclasses.fields(Settings) if item.metadata]
@@ -132,10 +133,12 @@ def test_every_setting_is_read_from_the_environment(name: str) -> None:
         "ledger": "sqlite:////l",
         "journal": "sqlite:////j",
         "urls": "http://x",
+        "domains": '{"b-*": "sqlite:////b"}',
     }
     text = samples.get(name) or str(item.default)
     changed = Settings.from_environment({variables()[name]: text})
-    expected = {"home": Path("/h"), "urls": {"service": "http://x"}}.get(name)
+    domains = {"b-*": Place("sqlite:////b")}
+    expected = {"home": Path("/h"), "urls": {"service": "http://x"}, "domains": domains}.get(name)
     assert getattr(changed, name) == (expected or samples.get(name) or item.default)
 
 

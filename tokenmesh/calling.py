@@ -238,7 +238,8 @@ class Clients:
         known = mine.get(options.key)
         if known is None:
             mesh = self._the_mesh()
-            url = await arun(mesh.consumer.url_of(options.service, options.url))
+            consumer = mesh.domain(options.service).consumer
+            url = await arun(consumer.url_of(options.service, options.url))
             known = mine.get(options.key)  # another task may have been faster
         if known is None:
             client: httpx.AsyncClient = mesh.async_client(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from tokenmesh.errors import ConfigError
+from tokenmesh.places import EXAMPLE, Place, read_domains
 
 HOME = ".tokenmesh"
 PREFIX = "TOKENMESH_"
@@ -45,6 +47,8 @@ class Settings:
     ``journal``: the journal's url; left out, ``sqlite:///HOME/journal-SERVICE.db``.
     ``urls``: where services are found, by name: ``TOKENMESH_URL_SERVICE_B`` is that of ``service-b``. It goes
     before the ``url`` that the service's wallet has on the ledger.
+    ``domains``: which services are paid on another ledger than ``ledger``: a mapping (in the variable a JSON
+    object) from a pattern of their names to that ledger's url; the first that fits decides.
 
     Contracts and what pays for them (payer):
 
@@ -110,6 +114,7 @@ class Settings:
     ledger: str = ""
     journal: str = ""
     urls: Mapping[str, str] = field(default_factory=dict)
+    domains: Mapping[str, Place] = field(default_factory=dict)
 
     contract_ttl_s: float = _limit(60, 1, 86_400)
     clock_skew_s: float = _limit(5, 0, 300)
@@ -166,8 +171,19 @@ class Settings:
         for name, url in self.urls.items():
             if not url.startswith(("http://", "https://")):
                 raise ConfigError(f"the url of {name} is {url!r}: it must begin with http:// or https://")
+        object.__setattr__(self, "domains", read_domains(self.domains, self.ledger))
         for item in dataclasses.fields(self):
             _check(item, getattr(self, item.name))
+
+    def at(self, place: Place) -> Settings:
+        """These settings for another domain of the same Mesh."""
+        return dataclasses.replace(
+            self,
+            ledger=place.ledger,
+            home=place.home or self.home,
+            journal=place.journal or self.journal,
+            domains={},
+        )
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None, **given: Any) -> Settings:
@@ -211,6 +227,8 @@ def variables() -> dict[str, str]:
 
 def _parse(variable: str, text: str, kind: Any) -> Any:
     """``text`` as the setting's type; whether it is in bounds is checked with all other values."""
+    if get_origin(kind) is Mapping:
+        return _parse_object(variable, text)
     if kind not in (int, float):
         return text
     try:
@@ -218,6 +236,23 @@ def _parse(variable: str, text: str, kind: Any) -> Any:
     except ValueError as error:
         wanted = "a whole number" if kind is int else "a number"
         raise ConfigError(f"{variable} is {text!r}: it must be {wanted}") from error
+
+
+def _parse_object(variable: str, text: str) -> dict[str, Any]:
+    def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        repeated = next((name for name in names if names.count(name) > 1), None)
+        if repeated is not None:
+            raise ConfigError(f"{variable} names {repeated!r} twice")
+        return dict(pairs)
+
+    try:
+        value = json.loads(text, object_pairs_hook=without_repeats)
+    except ValueError as error:
+        raise ConfigError(f"{variable} is no JSON: {error}. It is an object, as {EXAMPLE}") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{variable} is {text!r}: it must be a JSON object, as {EXAMPLE}")
+    return value
 
 
 def _check(item: dataclasses.Field[Any], value: Any) -> None:

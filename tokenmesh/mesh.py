@@ -10,24 +10,28 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable
+from concurrent.futures import wait
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, cast
 
 from tokenmesh.config import Settings
 from tokenmesh.consumer import Consumer
-from tokenmesh.errors import ConfigError
+from tokenmesh.domain import Domain, Opening, Parts
+from tokenmesh.errors import ConfigError, JournalError, LedgerError
 from tokenmesh.identity import Wallet
-from tokenmesh.journal import Journal, open_journal
-from tokenmesh.ledger import Ledger, open_ledger
+from tokenmesh.journal import Journal
+from tokenmesh.ledger import Ledger
+from tokenmesh.places import others, place_of
 from tokenmesh.provider import Provider
+from tokenmesh.provider.domains import Providers
 from tokenmesh.settlement import Settlement
 from tokenmesh.treasury import Treasury
 
-T = TypeVar("T")
 CLIENTS = "tokenmesh.clients"
 
 
@@ -36,7 +40,9 @@ class Mesh:
 
     ``service`` is the name of its wallet, ``home`` the directory with its keys, ``ledger`` and ``journal``
     are urls; what is left out comes from ``TOKENMESH_SERVICE``, ``TOKENMESH_HOME``, ``TOKENMESH_LEDGER`` and
-    ``TOKENMESH_JOURNAL``. Every other setting of :class:`tokenmesh.config.Settings` can be given by its name.
+    ``TOKENMESH_JOURNAL``. ``domains`` maps patterns of services (``bank-*``) to the ledgers that they are
+    paid on, where that is not ``ledger``. Every other setting of :class:`tokenmesh.config.Settings` can be
+    given by its name.
 
     Raises :class:`ConfigError` for settings that cannot be right. The parts open when they are first used,
     and say what is wrong with them then: :class:`IdentityError`, :class:`LedgerError`,
@@ -55,84 +61,89 @@ class Mesh:
         self.settings = Settings.from_environment(
             service=service, home=home, ledger=ledger, journal=journal, **settings
         )
-        self._lock = threading.RLock()
-        self._parts: dict[str, Any] = {}
-        self._closers: list[Callable[[], object]] = []
-        self._closed = False
+        self._begin()
         _MESHES.add(self)
+
+    def _begin(self) -> None:
+        self._lock = threading.RLock()
+        self._parts = Parts()
+        self._closers: list[Callable[[], object]] = []
+        self._own = Domain(self.settings)
+        places = others(self.settings.domains, self.settings.ledger)
+        self._others = {place: Domain(self.settings, place) for place in places}
+
+    # Domains
+
+    @property
+    def domains(self) -> tuple[Domain, ...]:
+        """All domains in which this service is paid; that of ``ledger`` is the first."""
+        return (self._own, *self._others.values())
+
+    def domain(self, service: str) -> Domain:
+        """The domain in which ``service`` is paid: the first pattern of ``domains`` that fits, else the own.
+
+        It has a ``wallet``, ``ledger``, ``treasury`` and ``consumer`` as the Mesh has those of its own.
+        """
+        place = place_of(self.settings.domains, service)
+        return self._own if place is None else self._others.get(place, self._own)
 
     # The parts
 
     @property
     def service(self) -> str:
         """The name of this service's wallet; :class:`ConfigError` if none was given."""
-        if not self.settings.service:
-            raise ConfigError(
-                "this process has no wallet: set TOKENMESH_SERVICE to its name, or give Mesh(service=...)"
-            )
-        return self.settings.service
+        return self._own.service
 
     @property
     def wallet(self) -> Wallet:
         """The identity that signs for this service."""
-        return self._part("wallet", lambda: Wallet.load(self.settings.home, self.service))
+        return self._own.wallet
 
     @property
     def ledger(self) -> Ledger:
         """The ledger, opened with this service's wallet."""
-        return self._part("ledger", lambda: open_ledger(self.settings.ledger, self.wallet, self.settings))
+        return self._own.ledger
 
     @property
     def journal(self) -> Journal:
         """What this service remembers of the contracts it took."""
-        return self._part("journal", lambda: open_journal(self.settings.journal, self.settings))
+        return self._own.journal
 
     @property
     def provider(self) -> Provider:
-        """Takes contracts for this service. The settlement of what they owe runs from now on."""
-        return self._part("provider", self._open_provider)
+        """Takes contracts for this service, of all its domains. The settlement of what they owe runs from
+        now on."""
+        return self._parts.get("provider", self._open_provider)
 
     @property
     def settlement(self) -> Settlement:
         """Carries what is owed to the ledger, on a thread of its own."""
-        return self._part("settlement", self._open_settlement)
+        return self._own.settlement
 
     @property
     def treasury(self) -> Treasury:
         """Sets this service's tokens aside for its calls."""
-        return self._part("treasury", lambda: Treasury(self.wallet, self.ledger, self.settings))
+        return self._own.treasury
 
     @property
     def consumer(self) -> Consumer:
-        """Makes contracts and calls for this service."""
-        return self._part(
-            "consumer", lambda: Consumer(self.wallet, self.ledger, self.treasury, self.settings)
-        )
+        """Makes contracts and calls that are paid on ``ledger``. Clients take that of their service's
+        :meth:`domain`."""
+        return self._own.consumer
 
     def _open_provider(self) -> Provider:
-        provider = Provider(self.wallet, self.ledger, self.journal, settings=self.settings)
-        self.settlement.start()
-        return provider
-
-    def _open_settlement(self) -> Settlement:
-        return Settlement(
-            self.journal,
-            self.ledger,
-            self.wallet,
-            settings=self.settings,
-            upkeep=self.treasury.look_after,
-        )
-
-    def _part(self, name: str, make: Callable[[], T]) -> T:
-        part = self._parts.get(name)
-        if part is None:
-            with self._lock:
-                part = self._parts.get(name)
-                if part is None:
-                    if self._closed:
-                        raise ConfigError(f"this Mesh is closed: its {name} cannot be used any more")
-                    part = self._parts[name] = make()
-        return cast("T", part)
+        """One domain's provider, or one for all domains: of these a ledger that is not there must not keep
+        the others waiting for long."""
+        if not self._others:
+            return self._own.provider
+        openings = [Opening(domain) for domain in self.domains]
+        attempts = [opening.begin() for opening in openings]
+        wait(attempts, self.settings.ledger_wait_s)
+        for attempt in attempts:
+            error = attempt.exception() if attempt.done() else None
+            if error is not None and not isinstance(error, LedgerError | JournalError):
+                raise error  # wrong for good: a setting, a key
+        return cast("Provider", Providers(openings, self.settings))
 
     # Clients
 
@@ -161,7 +172,7 @@ class Mesh:
                 return cast("ModuleType", entry.load())
             raise ConfigError(f"no client named {name!r} is installed (entry points of {CLIENTS})")
 
-        return self._part(f"clients.{name}", load)
+        return self._parts.get(f"clients.{name}", load)
 
     # The end
 
@@ -174,19 +185,18 @@ class Mesh:
 
         What is not settled by then stays in the journal; the service settles it when it next starts.
         """
+        if self._parts.close() is None:
+            return
         with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            parts, self._parts = self._parts, {}
             closers, self._closers = self._closers[::-1], []
         for close in closers:
             close()
-        if "settlement" in parts:
-            parts["settlement"].stop(self.settings.close_s_max)
-        for name in ("treasury", "journal", "ledger"):
-            if name in parts:
-                parts[name].close()
+        deadline = time.monotonic() + self.settings.close_s_max
+        domains = self.domains
+        for behind, domain in enumerate(reversed(domains)):
+            # Each has its share of the time; what one does not need is the others'.
+            left = max(deadline - time.monotonic(), 0)
+            domain.close(left / (len(domains) - behind))
 
     def __enter__(self) -> Self:
         return self
@@ -198,14 +208,15 @@ class Mesh:
 
     def _after_fork(self) -> None:
         """In a forked child: begin anew. What the parent opened stays as it is, untouched, for the parent."""
-        self._lock = threading.RLock()
-        _INHERITED.append(self._parts)
-        self._parts = {}
-        self._closers = []
+        _INHERITED.append((self._parts, self._own, self._others))
+        closed = self._parts.closed
+        self._begin()
+        if closed:
+            self.close()
 
 
 _MESHES: weakref.WeakSet[Mesh] = weakref.WeakSet()
-_INHERITED: list[dict[str, Any]] = []
+_INHERITED: list[Any] = []
 """Parts of a parent process, kept so that collecting them does not close what the parent still uses."""
 _default: Mesh | None = None
 _default_lock = threading.Lock()
@@ -215,7 +226,7 @@ def default_mesh() -> Mesh:
     """The Mesh of the module-level decorators, made from the environment at the first call."""
     global _default  # noqa: PLW0603 - the one Mesh that needs no name
     with _default_lock:
-        if _default is None or _default._closed:
+        if _default is None or _default._parts.closed:
             _default = Mesh()
         return _default
 

@@ -48,6 +48,10 @@ class Payer:
         )
         self._closers: list[Callable[[], object]] = []
 
+    def domain(self, service: str) -> Payer:
+        """All services are paid in one domain."""
+        return self
+
     def client(self, service: str, **options: Any) -> Any:
         return httpx_clients.client(self, service, **options)  # type: ignore[arg-type]
 

@@ -98,7 +98,7 @@ def _link(
     options.setdefault("timeout", mesh.settings.timeout_s)
     if "cert" not in options and "transport" not in options and options.get("trust_env", True):
         options.setdefault("verify", _ssl_context(library))
-    return Link(import_module(library), mesh.consumer, service, call)
+    return Link(import_module(library), mesh.domain(service).consumer, service, call)
 
 
 def _library(wanted: Library | None, transport: Any) -> str:

@@ -143,7 +143,7 @@ def auth(
         raise ConfigError(f"library is {library!r}: it must be httpx or httpx2")
     options = call_options(mesh, service, url or "http://request.invalid", max_tokens, via, retry)
     made: Any = _class(library)()
-    made.link = Link(import_module(library), mesh.consumer, service, options)
+    made.link = Link(import_module(library), mesh.domain(service).consumer, service, options)
     made.url = options.url if url else None
     result: httpx.Auth = made
     return result

@@ -33,7 +33,7 @@ def call_options(
     if via not in (None, "allowance", "hold"):
         raise ConfigError(f"via is {via!r}: it must be 'allowance' or 'hold'")
     policy = None if retry is None else policy_of(retry, Policy())
-    return CallOptions(run(mesh.consumer.url_of(service, url)), max_tokens, via, policy)
+    return CallOptions(run(mesh.domain(service).consumer.url_of(service, url)), max_tokens, via, policy)
 
 
 def belongs(url: str, base: str) -> bool:

@@ -70,7 +70,7 @@ def session(
     options = call_options(mesh, service, url, max_tokens, via, retry)
     made = BoundSession(options.url)
     paying = PayingAdapter(
-        mesh.consumer, service, options, timeout or mesh.settings.timeout_s, **(adapter or {})
+        mesh.domain(service).consumer, service, options, timeout or mesh.settings.timeout_s, **(adapter or {})
     )
     made.mount(options.url, paying)
     return made

@@ -1,0 +1,133 @@
+"""The payee's side in several domains: each contract goes to the provider of the ledger that it is for.
+
+A ledger that cannot be reached keeps nobody waiting but its own payers. As long as its domain's id is not
+known, a contract for an unknown domain may be for it: that is answered 503, not 401.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
+
+from tokenmesh.config import Settings
+from tokenmesh.errors import TokenmeshError
+from tokenmesh.journal import StoredResponse
+from tokenmesh.provider.offers import Offer
+from tokenmesh.provider.problems import Answer, Problem, Refused
+from tokenmesh.provider.provider import Call, Provider
+from tokenmesh.provider.terms import Request, Terms
+from tokenmesh.steps import Steps
+from tokenmesh_chaincode import documents
+from tokenmesh_chaincode.documents import DocumentError
+
+Opening: TypeAlias = Callable[[], tuple[str, Provider]]
+"""Gives a domain's id and its provider at once, or raises why they are not there (yet)."""
+
+
+class Providers:
+    """Takes contracts for one payee in the domains of ``openings``, the payee's own first."""
+
+    def __init__(self, openings: Sequence[Opening], settings: Settings) -> None:
+        self.settings = settings
+        self._openings = list(openings)
+        self._open: dict[Opening, tuple[str, Provider]] = {}
+        self._by_domain: dict[str, Provider] = {}
+        self._failure: TokenmeshError | None = None
+        self._look()
+
+    # Offers and receipts, as anyone may read them
+
+    def offers(self, offers: Iterable[Offer]) -> dict[str, Any]:
+        """What stands at ``/.well-known/tokenmesh/offers``: ``domain`` is the payee's own (or the first that
+        is there), ``domains`` are all. These are left out while they are not all known."""
+        self._look()
+        provider = self._any()
+        if provider is None:
+            raise self._elsewhere(None)
+        document = provider.offers(offers)
+        document.pop("domains", None)
+        if self._failure is None:
+            document["domains"] = list(self._by_domain)
+        return document
+
+    def receipt(self, payer: str | None, jti: str) -> Steps[Answer]:
+        """What stands at ``/.well-known/tokenmesh/receipts/{jti}``, from whichever domain has it."""
+        self._look()
+        answer = None
+        for provider in list(self._by_domain.values()):
+            answer = yield from provider.receipt(payer, jti)
+            if answer.status != 404:
+                return answer
+        if answer is None or self._failure is not None:
+            return Problem("ledger_unavailable", self._unreached(), jti).answer()
+        return answer
+
+    # The way of a contract, as in Provider
+
+    def check(self, request: Request, terms: Terms) -> Steps[Call | None]:
+        """Have a request's contract checked in its domain; see :meth:`Provider.check`."""
+        if self._failure is not None:
+            self._look()  # whoever comes is an occasion to try again
+        dom = _domain(request)
+        provider = self._any() if dom is None else self._by_domain.get(dom)
+        if provider is None:
+            if terms.price(request).needed == 0:
+                return None
+            raise self._elsewhere(dom)
+        return (yield from provider.check(request, terms))
+
+    def admit(self, call: Call) -> Steps[None]:
+        return self._provider(call).admit(call)
+
+    def claim(self, call: Call) -> Steps[None]:
+        return self._provider(call).claim(call)
+
+    def fulfil(self, call: Call, response: StoredResponse) -> Steps[str]:
+        return self._provider(call).fulfil(call, response)
+
+    def void(self, call: Call, reason: str, response: StoredResponse) -> Steps[str | None]:
+        return self._provider(call).void(call, reason, response)
+
+    # Which provider
+
+    def _provider(self, call: Call) -> Provider:
+        return self._by_domain[call.contract.dom]
+
+    def _any(self) -> Provider | None:
+        return next(iter(self._by_domain.values()), None)
+
+    def _look(self) -> None:
+        """Take up the domains that are there now, in their order."""
+        failure = None
+        for opening in self._openings:
+            if opening not in self._open:
+                try:
+                    self._open[opening] = opening()
+                except TokenmeshError as error:
+                    failure = failure or error
+        found: dict[str, Provider] = {}
+        for opening in self._openings:
+            if opening in self._open:
+                domain, provider = self._open[opening]
+                found.setdefault(domain, provider)  # one ledger under two urls is one domain
+        self._by_domain, self._failure = found, failure
+
+    def _elsewhere(self, domain: str | None) -> Refused:
+        if self._failure is not None or domain is None:
+            wanted = "" if domain is None else f"It is for {domain}. "
+            return Refused(Problem("ledger_unavailable", wanted + self._unreached()))
+        served = " and ".join(self._by_domain)
+        return Refused(Problem("other_domain", f"It is for {domain}, and this payee settles on {served}."))
+
+    def _unreached(self) -> str:
+        return f"Not all ledgers of this payee can be reached: {self._failure}."
+
+
+def _domain(request: Request) -> str | None:
+    """The domain that a request's contract names; None for what any provider refuses, or has no contract."""
+    if len(request.contracts) != 1:
+        return None
+    try:
+        return documents.parse_contract(request.contracts[0]).body.dom
+    except DocumentError:
+        return None
