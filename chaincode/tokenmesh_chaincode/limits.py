@@ -43,6 +43,12 @@ RECORD_KEEP_S: Final = 600
 than the hold or allowance that pays for it, and not more: an id that was forgotten and opened again can
 therefore never pay for an old contract."""
 
+# What a Fabric transaction of the rules may be.
+TX_TIME_SKEW_S_MAX: Final = 30
+"""How far the time of a proposal may lie from the clock of who endorses it: its sender has chosen it."""
+APPLY_OPERATIONS_MAX: Final = 1000
+"""Operations in one transaction."""
+
 # What one operation, and one record of state, may hold.
 SETTLE_ITEMS_MAX: Final = 2000
 SKIPPED_ITEMS_MAX: Final = 4096

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from support.ledgers import make_ledger
 from support.wallets import Wallets
 from tokenmesh.ledger import ahead
-from tokenmesh.ledger.ahead import Preparer, keys_read
+from tokenmesh.ledger.ahead import Preparer
 from tokenmesh_chaincode import documents
 from tokenmesh_chaincode.certificates import public_key
 from tokenmesh_chaincode.documents import Contract, DocumentError, Operation, digest, sign
@@ -122,41 +121,3 @@ def test_keys_of_wallets_are_remembered_within_bounds(wallets, monkeypatch):
     preparer.prepare([operation(wallets, "transfer", {}), operation(wallets, "transfer", {})])
     assert asked == ["payer", "payee", "payee"]
     preparer.close()
-
-
-def test_the_keys_that_the_rules_will_read_are_known(tmp_path):
-    """With what is fetched at once nothing is asked of the file one by one, but what is cached anyway."""
-    domain = make_ledger(tmp_path)
-    hold = {"id": "a-hold", "payee": "service-b", "tokens": 5, "exp": domain.now + 60}
-    paid = domain.contract("service-a", "service-b", jti="a-hold")
-    operations = {
-        "hold": (domain.operation("service-a", "hold", hold, jti="x"), {"hold/service-a/a-hold"}),
-        "settle": (
-            domain.operation("service-b", "settle", {"items": [[paid, 5]]}, jti="x"),
-            {"hold/service-a/a-hold"},
-        ),
-        "sweep": (
-            domain.operation("service-b", "sweep", {"credits": ["x"]}, jti="x"),
-            {"credit/service-b/x"},
-        ),
-        "void": (
-            domain.operation("service-b", "void", {"holds": [["service-a", "h"]]}, jti="x"),
-            {"hold/service-a/h"},
-        ),
-        "forget": (
-            domain.operation("service-b", "forget", {"operations": [["service-a", "o"]]}, jti="x"),
-            {"op/service-a/o"},
-        ),
-        "strange": (
-            domain.operation("service-b", "expire", {"holds": 5, "allowances": None}, jti="x"),
-            set(),
-        ),
-    }
-    preparer = Preparer(lambda name: {})
-    for text, keys in operations.values():
-        (prepared,) = preparer.prepare([text])
-        assert prepared.signed is not None
-        assert set(keys_read(prepared)) == keys | {f"op/{prepared.signed.body.iss}/x"}
-    assert list(keys_read(preparer.prepare(["nonsense"])[0])) == []
-    preparer.close()
-    domain.ledger.close()

@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar
 
 from tokenmesh.config import Settings
 from tokenmesh.errors import ConfigError, LedgerError
-from tokenmesh.ledger.ahead import Prepared, Preparer
+from tokenmesh.ledger.ahead import Preparer
 from tokenmesh.ledger.base import (
     Allowance,
     Balance,
@@ -49,6 +49,7 @@ from tokenmesh.ledger.store import (
 from tokenmesh.ledger.turnstile import Turnstile
 from tokenmesh.ledger.writer import Writer
 from tokenmesh_chaincode.documents import Signer, new_id
+from tokenmesh_chaincode.prepared import Prepared
 from tokenmesh_chaincode.rules import genesis, genesis_document
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tokenmesh.ledger.ahead import Preparer, apply_prepared, keys_read
+from tokenmesh.ledger.ahead import Preparer
 from tokenmesh.ledger.chain import Entry, Header, beginning, body_digest, entry_of, write_effects
 from tokenmesh.ledger.findings import Enough, Findings
 from tokenmesh.ledger.state import StoredState
@@ -20,6 +20,7 @@ from tokenmesh.ledger.store import AT_BITS
 from tokenmesh.ledger.worth import movement
 from tokenmesh_chaincode.certificates import public_key
 from tokenmesh_chaincode.documents import Contract
+from tokenmesh_chaincode.prepared import apply_prepared, keys_read
 from tokenmesh_chaincode.rules import Context, Outcome, genesis
 
 

@@ -44,12 +44,12 @@ class StoredState:
         """How often anything was written: what has not changed this has changed nothing."""
 
     def begin(self, keys: Iterable[str] = ()) -> Head | None:
-        """Start a batch that will read ``keys``, which are read now and at once.
+        """Start a batch that will read ``keys``, which are read now and at once, but for what is cached.
 
         Gives the newest transaction (None: there is none). What was cached is believed only if that is the
         one after which it was read.
         """
-        self._fetched = dict.fromkeys(keys)
+        self._fetched = dict.fromkeys(key for key in keys if not key.startswith(_CACHED))
         head, fetched = self._connection.execute(_LOOK, (json.dumps([*self._fetched]),)).fetchone()
         self._fetched.update(json.loads(fetched))
         newest = None if head is None else Head(*json.loads(head))

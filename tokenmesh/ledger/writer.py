@@ -11,13 +11,13 @@ import sqlite3
 from collections.abc import Callable, Sequence
 
 from tokenmesh.errors import LedgerUnavailable
-from tokenmesh.ledger.ahead import Prepared, apply_prepared, keys_read
 from tokenmesh.ledger.base import Result
 from tokenmesh.ledger.chain import Entry, append, can_write, entry_of
 from tokenmesh.ledger.state import StoredState
 from tokenmesh.ledger.store import LedgerFile, Synchronous, connect, failed_commit, unavailable
 from tokenmesh.ledger.turnstile import Turnstile
 from tokenmesh_chaincode.documents import Signer
+from tokenmesh_chaincode.prepared import Prepared, apply_prepared, keys_read
 from tokenmesh_chaincode.rules import Context, Outcome
 
 _VERIFY = "'tokenmesh verify' says more"

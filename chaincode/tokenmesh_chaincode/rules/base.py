@@ -141,14 +141,18 @@ def credit(call: Call, to: str, tokens: int, why: str) -> str | None:
     """
     if tokens == 0:
         return None
-    row = call.id if to == call.name else f"{call.name}:{call.id}"
-    key = f"credit/{to}/{row}"
+    key = credit_key(call.name, call.id, to)
     before = call.state.get(key)
     total: int = tokens + (before["tokens"] if before else 0)
     if total > TOKENS_MAX:
         raise Refusal("too_many_tokens", more=tokens)
     call.state.put(key, {"tokens": total, "from": call.name, "why": why})
-    return row
+    return key.rpartition("/")[2]
+
+
+def credit_key(by: str, operation_id: str, to: str) -> str:
+    """The row in which an operation of the wallet ``by`` leaves tokens for the wallet ``to``."""
+    return f"credit/{to}/{operation_id}" if to == by else f"credit/{to}/{by}:{operation_id}"
 
 
 def issue(call: Call, tokens: int) -> None:
