@@ -5,6 +5,7 @@ It keeps to what Fabric's protocol demands and no more; the project's real shim 
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
@@ -145,6 +146,8 @@ def kv(stub: Stub, arguments: list[bytes]) -> bytes:
         return str(stub.creator.mspid).encode()
     if name == "large":
         return bytes(int(args[0]))
+    if name == "version":
+        return os.environ.get("KV_VERSION", "").encode()
     if name == "sleep":
         time.sleep(float(args[0]))
         return b"slept"
@@ -154,12 +157,20 @@ def kv(stub: Stub, arguments: list[bytes]) -> bytes:
 class Service:
     """The chaincode, listening; one service for the peers of all organisations."""
 
-    def __init__(self, run: Callable[[Stub, list[bytes]], bytes] = kv, threads: int = 64) -> None:
+    def __init__(
+        self,
+        run: Callable[[Stub, list[bytes]], bytes] = kv,
+        threads: int = 64,
+        *,
+        port: int = 0,
+        credentials: grpc.ServerCredentials | None = None,
+    ) -> None:
         self._run = run
         self._threads = threads
         self._server: Any = None
         self._pool: ThreadPoolExecutor | None = None
-        self.port = 0
+        self._credentials = credentials
+        self.port = port
         self._package_id = ""
 
     @property
@@ -198,4 +209,8 @@ class Service:
     def _make(self) -> None:
         self._pool = ThreadPoolExecutor(self._threads)
         self._server = grpc.server(ThreadPoolExecutor(8), options=OPTIONS)
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        address = f"127.0.0.1:{self.port}"
+        if self._credentials is None:
+            self.port = self._server.add_insecure_port(address)
+        else:
+            self.port = self._server.add_secure_port(address, self._credentials)

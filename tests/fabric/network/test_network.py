@@ -107,12 +107,7 @@ def test_up_and_down_may_be_repeated(network: Network) -> None:
 
 def test_nothing_listens_beyond_this_machine_or_beside_its_ports(network: Network) -> None:
     """Every node on 127.0.0.1 only, and on the ports of the plan only."""
-    planned = {
-        ("127.0.0.1", port)
-        for node in network.plan.nodes
-        for use, port in node.ports.items()
-        if use != "chaincode"
-    }
+    planned = {("127.0.0.1", port) for node in network.plan.everything for port in node.listens}
     assert listening(network) == planned
 
 

@@ -75,20 +75,20 @@ class Bringup:
     def _launch(self, node: Node) -> None:
         if processes.running(node.name, self._layout.run) is not None:
             return
-        taken = ports.in_use([port for use, port in node.ports.items() if use != "chaincode"])
+        taken = ports.in_use(node.listens)
         if taken:
             raise NetworkError(
                 f"{node.name} cannot start: something else listens on {HOST}:{taken[0]}; stop that "
                 f"(`ss -ltnp sport = :{taken[0]}` names it), or make the network anew on other ports"
             )
-        if node.kind != "ca":
+        if node.kind in ("orderer", "peer"):
             write_node(self._layout, self._plan, node, self._tools)
         log = self._layout.log(node.name)
         log.parent.mkdir(exist_ok=True)
         processes.start(
             node.name,
-            command(self._layout, node, self._tools),
-            environ=environment(self._layout, node, self._environ),
+            command(self._layout, self._plan, node, self._tools),
+            environ=environment(self._layout, self._plan, node, self._environ),
             folder=self._layout.node(node),
             log=log,
             run=self._layout.run,
@@ -126,7 +126,7 @@ class Bringup:
     @contextmanager
     def _answering(self, node: Node) -> Iterator[Callable[[], bool]]:
         """What tells whether a node is ready for work, and not merely listens."""
-        if node.kind == "ca":
+        if node.kind in ("ca", "chaincode"):
             yield lambda: listens(node.port)
         elif node.kind == "orderer":
             with closing(OrdererAdmin(self._layout, node)) as orderer:

@@ -5,7 +5,8 @@ organisations/ORG/ca.pem                  the certificate of the organisation's 
 organisations/ORG/msp/                    what others need to recognise the organisation
 organisations/ORG/ca/                     fabric-ca-server: configuration, keys, database
 organisations/ORG/identities/NAME/        {msp,tls}/ of people and services
-organisations/ORG/nodes/NODE/             {msp,tls,data}/ and the configuration of a peer or orderer
+organisations/ORG/nodes/NODE/             {msp,tls,data}/ and the configuration of a peer or orderer;
+                                          {tls,peer}/ of a chaincode's service
 channels/CHANNEL.block                    the first block
 logs/NODE.log  run/NODE.pid
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from tokenmesh.fabric.network.plan import Node
+from tokenmesh.fabric.network.plan import FOLLOWING, Node
 
 
 class Layout(NamedTuple):
@@ -60,10 +61,10 @@ class Layout(NamedTuple):
         return self.organisation(organisation) / "identities" / name
 
     def node(self, node: Node) -> Path:
-        """The folder of a node's configuration, keys and data."""
+        """The folder of a node's configuration, keys and data. A service's next version has its keys."""
         if node.kind == "ca":
             return self.organisation(node.organisation) / "ca"
-        return self.organisation(node.organisation) / "nodes" / node.name
+        return self.organisation(node.organisation) / "nodes" / node.name.removesuffix(FOLLOWING)
 
     def log(self, name: str) -> Path:
         return self.home / "logs" / f"{name}.log"

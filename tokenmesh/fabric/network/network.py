@@ -10,34 +10,33 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tokenmesh.fabric.ca import Attribute
 from tokenmesh.fabric.errors import NetworkBusy, NetworkError
 from tokenmesh.fabric.files import private_folder
+from tokenmesh.fabric.lifecycle import CHANNEL_POLICY, Collection
 from tokenmesh.fabric.network import configuration, logs, organisations, ports, processes
-from tokenmesh.fabric.network.bringup import Bringup, leader, listens
+from tokenmesh.fabric.network.bringup import Bringup, each, leader
+from tokenmesh.fabric.network.chaincodes import give_keys
+from tokenmesh.fabric.network.deploying import Deployment
 from tokenmesh.fabric.network.layout import Layout
-from tokenmesh.fabric.network.plan import Node, Plan, Spec, msp_id, organisation_names, ports_needed
+from tokenmesh.fabric.network.plan import (
+    Chaincode,
+    Node,
+    Plan,
+    Spec,
+    msp_id,
+    organisation_names,
+    ports_needed,
+)
 from tokenmesh.fabric.network.profile import write_profile
+from tokenmesh.fabric.network.status import NodeStatus, node_status
 from tokenmesh.fabric.network.tools import Progress, find_tools
 from tokenmesh.fabric.profile import Profile, load_profile
 
 UPDATE_S = 30.0
 """How long a new configuration may take to reach every peer."""
-
-
-class NodeStatus(NamedTuple):
-    """One node: ``running``, ``silent`` (runs, but its port does not answer), ``crashed`` or ``stopped``."""
-
-    name: str
-    kind: str
-    organisation: str
-    state: str
-    address: str
-    pid: int | None
-    memory_bytes: int
-    log: Path
 
 
 def _quiet(what: str, done: float | None) -> None:
@@ -116,12 +115,13 @@ class Network:
                 progress("Making the channels", 0.3)
                 bringup.make_channels()
             progress("Starting orderers and peers", 0.4)
-            bringup.start([*plan.of("orderer"), *plan.of("peer")])
+            bringup.start([*plan.of("orderer"), *plan.of("peer"), *self._services(plan)])
             progress("Joining the channels", 0.6)
             bringup.join()
             progress("Waiting until orderers and peers have found each other", 0.8)
             bringup.await_work()
             write_profile(self.layout, plan)
+            Deployment(self.layout, plan, tools, self._environ).take_up()
             logs.keep_short(self.layout)
             progress("The network is up", 1.0)
         return self.profile
@@ -146,9 +146,9 @@ class Network:
         ports.give_back(self.home, self._environ)
 
     def status(self) -> list[NodeStatus]:
-        """Every node as it is now. Looks at processes and ports, so it tells the truth after any crash."""
+        """Every node as it is now. True after any crash."""
         plan = Plan.load(self.layout.plan)
-        return [self._status(node) for node in plan.nodes] if plan is not None else []
+        return [node_status(self.layout, node) for node in plan.everything] if plan is not None else []
 
     # One node
 
@@ -224,7 +224,104 @@ class Network:
             "CORE_PEER_TLS_CLIENTKEY_FILE": str(folder / "tls" / "tls.key"),
         }
 
+    # Chaincode
+
+    def deploy(
+        self,
+        name: str,
+        *,
+        command: Sequence[str],
+        channels: Sequence[str] | None = None,
+        endorsement_policy: str = CHANNEL_POLICY,
+        collections: Sequence[Collection] = (),
+        version: str = "1",
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        """Run a chaincode: ``command`` as a service for each organisation, agreed on by all of them.
+
+        On ``channels``, or on all. From then on the services are nodes as others are
+        (``chaincode.NAME.ORGANISATION``). ``command`` finds what it has to know in ``CHAINCODE_ID``,
+        ``CHAINCODE_SERVER_ADDRESS`` and ``CHAINCODE_TLS_…``, and in ``environ``. Returns when all peers can
+        plan its endorsement. Safe to repeat; another command is taken up, another definition is for
+        :meth:`upgrade`.
+        """
+        with self._locked():
+            plan = self.plan
+            asked = Chaincode(
+                name,
+                tuple(command),
+                tuple(plan.spec.channels if channels is None else channels),
+                version,
+                endorsement_policy,
+                tuple(collections),
+                dict(environ or {}),
+            )
+            asked.check(plan.spec)
+            before = plan.chaincode(name)
+            if before is not None and before.definition != asked.definition:
+                raise NetworkError(
+                    f"chaincode {name} is deployed with another definition (version {before.version}): "
+                    "`Network.upgrade` changes it"
+                )
+            self._deployment(plan).put(asked)
+
+    def upgrade(
+        self,
+        name: str,
+        *,
+        version: str,
+        command: Sequence[str] | None = None,
+        channels: Sequence[str] | None = None,
+        endorsement_policy: str | None = None,
+        collections: Sequence[Collection] | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        """Agree on a new definition of a chaincode while it is in use. What is left out stays as it is.
+
+        A new version has services of its own: they run beside those there are until it is in force on every
+        channel. With the version that there is, only the definition changes.
+        """
+        with self._locked():
+            self._deployment(self.plan).take_up()
+            plan = self.plan
+            before = plan.chaincode(name)
+            if before is None:
+                raise NetworkError(f"chaincode {name} is not deployed yet: `Network.deploy` does that")
+            given = {
+                "command": tuple(command) if command is not None else None,
+                "channels": tuple(channels) if channels is not None else None,
+                "endorsement_policy": endorsement_policy,
+                "collections": tuple(collections) if collections is not None else None,
+                "environ": dict(environ) if environ is not None else None,
+            }
+            changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+            after = replace(before, version=version, **changes)
+            after.check(plan.spec)
+            deployment = self._deployment(plan)
+            if version == before.version:
+                deployment.put(after)
+            else:
+                deployment.replace(before, after)
+
+    def undeploy(self, name: str) -> None:
+        """End the services of a chaincode, and forget them. Its definition and state stay on the channels."""
+        with self._locked():
+            self._deployment(self.plan).remove(name)
+
     # What these stand on
+
+    def _deployment(self, plan: Plan) -> Deployment:
+        return Deployment(self.layout, plan, find_tools(_quiet, self._environ), self._environ)
+
+    def _services(self, plan: Plan) -> list[Node]:
+        """The services to be started with their peers, with the keys that a broken off `deploy` did not make.
+
+        Where a version is on its way, :meth:`Deployment.take_up` starts them.
+        """
+        settled = [one for one in plan.chaincodes if plan.chaincode(one.name, following=True) is None]
+        services = [service for one in settled for service in one.services]
+        each(partial(give_keys, self.layout, plan), services)
+        return services
 
     def _begin(self) -> None:
         """Nothing, or the remains of an ``up`` that did not come to its end: begin with an empty folder."""
@@ -250,23 +347,6 @@ class Network:
                     f"the network in {self.home} was made with {name} {_words(getattr(kept, name))}, not "
                     f"{_words(getattr(wanted, name))}; take another --home, or `tokenmesh fabric clean` first"
                 )
-
-    def _status(self, node: Node) -> NodeStatus:
-        process = processes.running(node.name, self.layout.run)
-        if process is not None:
-            state = "running" if listens(node.port) else "silent"
-        else:
-            state = "crashed" if processes.was_started(node.name, self.layout.run) else "stopped"
-        return NodeStatus(
-            node.name,
-            node.kind,
-            node.organisation,
-            state,
-            node.address,
-            process.pid if process is not None else None,
-            process.memory_bytes if process is not None else 0,
-            self.layout.log(node.name),
-        )
 
     def _stop(self) -> list[str]:
         logs.stop_keeping(self.layout)

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from tokenmesh.fabric.files import private_folder, write_private
+from tokenmesh.fabric.network.chaincodes import service_environment
 from tokenmesh.fabric.network.layout import Layout
 from tokenmesh.fabric.network.msp import tls_files
 from tokenmesh.fabric.network.plan import HOST, Node, Plan, msp_id
@@ -56,16 +57,20 @@ def write_builders(layout: Layout) -> None:
         program.chmod(0o755)
 
 
-def command(layout: Layout, node: Node, tools: Tools) -> list[str]:
+def command(layout: Layout, plan: Plan, node: Node, tools: Tools) -> list[str]:
     """The command line of a node; all else is in its configuration."""
+    if node.kind == "chaincode":
+        return list(plan.served(node).command)
     if node.kind == "ca":
         return [str(tools.fabric_ca_server), "start", "--home", str(layout.node(node))]
     return [str(tools.peer), "node", "start"] if node.kind == "peer" else [str(tools.orderer)]
 
 
-def environment(layout: Layout, node: Node, environ: Mapping[str, str]) -> dict[str, str]:
+def environment(layout: Layout, plan: Plan, node: Node, environ: Mapping[str, str]) -> dict[str, str]:
     """What a node sees of the environment: none of the variables that would override its configuration."""
     kept = {name: environ[name] for name in PASSED_ON if name in environ}
+    if node.kind == "chaincode":
+        return {**kept, **service_environment(layout, plan.served(node), node)}
     return {"FABRIC_LOGGING_SPEC": LOGGING, **kept, "FABRIC_CFG_PATH": str(layout.node(node))}
 
 

@@ -128,18 +128,30 @@ def enroll(
     hosts: tuple[str, ...] = (),
 ) -> Enrollment:
     """Register ``name`` and enroll it into ``folder``: ``msp/`` to sign with, ``tls/`` to connect with."""
-    secret = secrets.token_urlsafe(SECRET_BYTES)
-    try:
-        ca.register(name, by=registrar, kind=kind, secret=secret, attributes=attributes)
-    except CAError as error:
-        if error.code != ALREADY_REGISTERED:
-            raise
-        ca.modify_identity(name, by=registrar, kind=kind, secret=secret, attributes=list(attributes))
-    identity = ca.enroll(name, secret)
+    identity = ca.enroll(name, register(ca, registrar, name, kind=kind, attributes=attributes))
     tls = ca.reenroll(identity, profile="tls", hosts=hosts or (name,))
     write_tls(folder / "tls", identity.ca_chain, tls)
     write_msp(folder / "msp", identity.ca_chain, profile()["NodeOUs"], identity)
     return identity
+
+
+def register(
+    ca: CAClient,
+    registrar: Enrollment,
+    name: str,
+    *,
+    kind: str = "client",
+    attributes: Iterable[Attribute] = (),
+) -> str:
+    """Make ``name`` known to the CA, or give it a new secret if it is known; the answer is the secret."""
+    secret, given = secrets.token_urlsafe(SECRET_BYTES), list(attributes)
+    try:
+        ca.register(name, by=registrar, kind=kind, secret=secret, attributes=given)
+    except CAError as error:
+        if error.code != ALREADY_REGISTERED:
+            raise
+        ca.modify_identity(name, by=registrar, kind=kind, secret=secret, attributes=given)
+    return secret
 
 
 def identity(

@@ -20,7 +20,13 @@ from fabric_protos.common import common_pb2
 from fabric_protos.discovery import protocol_pb2, protocol_pb2_grpc
 from fabric_protos.gossip import message_pb2
 from fabric_protos.msp import identities_pb2
-from fabric_protos.peer import chaincode_pb2, peer_pb2_grpc, proposal_pb2, query_pb2
+from fabric_protos.peer import (
+    chaincode_pb2,
+    peer_pb2_grpc,
+    proposal_pb2,
+    proposal_response_pb2,
+    query_pb2,
+)
 
 from tokenmesh.fabric.ca import Enrollment
 from tokenmesh.fabric.errors import NetworkError, NodeFailed
@@ -99,18 +105,31 @@ class PeerAdmin:
 
     def members(self, channel: str) -> set[str]:
         """The MSP ids of the organisations whose peers this peer sees on the channel, its own among them."""
-        query = protocol_pb2.Query(channel=channel, peer_query=protocol_pb2.PeerMembershipQuery())
+        result = self._discover(
+            protocol_pb2.Query(channel=channel, peer_query=protocol_pb2.PeerMembershipQuery())
+        )
+        found = result.members.peers_by_org
+        return {str(msp) for msp, peers in found.items() if any(_has_joined(peer) for peer in peers.peers)}
+
+    def plans(self, channel: str, chaincode: str) -> bool:
+        """Whether this peer knows peers enough to have a transaction of the chaincode endorsed."""
+        call = proposal_response_pb2.ChaincodeCall(name=chaincode)
+        interest = proposal_response_pb2.ChaincodeInterest(chaincodes=[call])
+        query = protocol_pb2.ChaincodeQuery(interests=[interest])
+        result = self._discover(protocol_pb2.Query(channel=channel, cc_query=query))
+        return bool(result.WhichOneof("result") == "cc_query_res")
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def _discover(self, query: Any) -> Any:
+        """Ask the peer's discovery service, as its organisation's admin."""
         authentication = protocol_pb2.AuthInfo(
             client_identity=self._admin.creator, client_tls_cert_hash=self._tls_hash
         )
         payload = protocol_pb2.Request(authentication=authentication, queries=[query]).SerializeToString()
         request = protocol_pb2.SignedRequest(payload=payload, signature=self._admin.sign(payload))
-        result = self._call(protocol_pb2_grpc.DiscoveryStub(self._channel).Discover, request).results[0]
-        found = result.members.peers_by_org
-        return {str(msp) for msp, peers in found.items() if any(_has_joined(peer) for peer in peers.peers)}
-
-    def close(self) -> None:
-        self._channel.close()
+        return self._call(protocol_pb2_grpc.DiscoveryStub(self._channel).Discover, request).results[0]
 
     def _cscc(self, function: str, *arguments: bytes) -> bytes:
         response = self._call(

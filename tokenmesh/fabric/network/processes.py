@@ -78,6 +78,11 @@ def stop(names: Sequence[str], run: Path, *, within_s: float = STOP_S) -> list[s
     return stubborn
 
 
+def rename(name: str, to: str, run: Path) -> None:
+    """Let a process be known by another name from now on."""
+    (run / f"{name}.pid").replace(run / f"{to}.pid")
+
+
 def kill(name: str, run: Path) -> None:
     """SIGKILL: the process has no time for anything. Its pid file stays, as after a crash."""
     send(name, run, signal.SIGKILL)
