@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 SOURCES := tokenmesh chaincode tests benchmarks examples docs
+SOFTHSM := command -v softhsm2-util >/dev/null || { [ "$$(id -u)" = 0 ] && echo "installing Debian's softhsm2" && \
+	apt-get update -qq && apt-get install -qq -y softhsm2 >/dev/null; }
 
 .PHONY: help demo test check format bench clean
 
@@ -18,6 +20,7 @@ test: check ## Check everything: format, lint, types, layers, tests
 	@echo "tests: about 10 minutes on two cores, and 3 more the first time, if Go is there to build Fabric with"
 	@rm -f .coverage .coverage.*
 	@$(BIN)/tokenmesh fabric tools >/dev/null || echo "so the tests on a Fabric network are skipped"
+	@$(SOFTHSM) || echo "so the test of keys on a hardware token is skipped: install Debian's softhsm2"
 	@$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report= $(ARGS)
 	@$(BIN)/coverage report --format=total | sed 's/^/coverage, percent: /'
 
