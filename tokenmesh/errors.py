@@ -16,6 +16,7 @@
         │   ├── InsufficientFunds   the wallet has too few tokens to set aside
         │   ├── NotFunded           the rules refuse to set tokens aside: a frozen wallet, an unknown payee
         │   ├── NotFundedYet        the ledger gave no answer, so no tokens are set aside
+        │   ├── OtherDomain         the payee is paid on other ledgers than the one this call is paid on
         │   ├── Refused             the payee refused the contract; ``problem`` says why
         │   ├── Voided              the payee ended the contract without an answer: it was killed meanwhile
         │   └── Unreachable         the service could not be found or reached
@@ -134,6 +135,10 @@ class NotFundedYet(NotSpent):
     """No tokens are set aside, as the ledger gave no answer in time."""
 
     retryable = True
+
+
+class OtherDomain(NotSpent):
+    """The payee is paid in other domains than the one this call would be paid in; the message names them."""
 
 
 class Refused(NotSpent):

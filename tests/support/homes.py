@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from support.servers import wait_until_listening
-from tokenmesh.identity import CertificateAuthority, Wallet
+from tokenmesh.identity import CertificateAuthority, Wallet, wallet_path
 from tokenmesh.ledger.embedded import EmbeddedLedger
 from tokenmesh_chaincode.documents import Operation, new_id, sign
 from tokenmesh_chaincode.rules import default_policy
@@ -25,14 +25,22 @@ TESTS = Path(__file__).parent.parent
 
 
 class Home:
-    """A domain in a directory; governance acts through it."""
+    """A domain in a directory; governance acts through it.
 
-    def __init__(self, path: Path, **policy: Any) -> None:
+    With another ``ledger`` it is a second domain in the same directory: the same keys, tokens of its own.
+    """
+
+    def __init__(self, path: Path, ledger: str = "ledger.db", **policy: Any) -> None:
         self.path = path
-        self.authority = CertificateAuthority.create(path)
-        self.governance = Wallet.create(path, GOVERNANCE, self.authority, "governor")
+        self.url = f"sqlite:///{path / ledger}"
+        if wallet_path(path, GOVERNANCE).exists():
+            self.authority = CertificateAuthority.load(path)
+            self.governance = Wallet.load(path, GOVERNANCE)
+        else:
+            self.authority = CertificateAuthority.create(path)
+            self.governance = Wallet.create(path, GOVERNANCE, self.authority, "governor")
         self.ledger = EmbeddedLedger.create(
-            path / "ledger.db",
+            path / ledger,
             self.governance,
             ca=[self.authority.certificate_pem],
             governors={GOVERNANCE: self.governance.certificate_pem},
@@ -50,7 +58,8 @@ class Home:
         return outcome.detail
 
     def open_wallet(self, name: str, tokens: int = 0, url: str | None = None) -> Wallet:
-        wallet = Wallet.create(self.path, name, self.authority)
+        known = wallet_path(self.path, name).exists()
+        wallet = Wallet.load(self.path, name) if known else Wallet.create(self.path, name, self.authority)
         record = {"name": name, "cert": wallet.certificate_pem, "role": "service", "url": url}
         self.do("register", record)
         if tokens:

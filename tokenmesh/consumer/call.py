@@ -37,6 +37,7 @@ from tokenmesh.errors import (
     NotFundedYet,
     NotSpent,
     OfferTooHigh,
+    OtherDomain,
     OutcomeUnknown,
     Unreachable,
 )
@@ -177,6 +178,8 @@ class Call:
     def _sign(self, offer: Offer, tokens: int) -> Steps[None]:
         """Make the contract, with the ticket there is if it will do."""
         consumer = self.consumer
+        if self.shelf.elsewhere:
+            raise self._other_domain()
         yield from self._know_payee()
         if self.body is None:
             self.body = yield ReadBody()
@@ -227,7 +230,19 @@ class Call:
             message = f"the ledger gave no answer when asked for {self.service}'s certificate: {error}"
             raise NotFundedYet(message, service=self.service) from error
         if not known:
-            raise NotFunded(f"the ledger has no wallet {self.service!r}", service=self.service)
+            raise NotFunded(
+                f"the ledger {self.consumer.ledger_url} has no wallet {self.service!r}: make one, or say on "
+                "which other ledger it is paid with TOKENMESH_DOMAINS or Mesh(domains=...)",
+                service=self.service,
+            )
+
+    def _other_domain(self) -> OtherDomain:
+        return OtherDomain(
+            f"{self.service} is paid in the domain {self.shelf.elsewhere}, and this call would be paid in "
+            f"{self.consumer.domain}, the ledger {self.consumer.ledger_url}: map {self.service} to its "
+            "ledger with TOKENMESH_DOMAINS or Mesh(domains=...)",
+            service=self.service,
+        )
 
     def _let_go_unless(self, hold: bool, tokens: int) -> None:
         """Keep the ticket there is only if it is of the right kind and covers ``tokens``."""

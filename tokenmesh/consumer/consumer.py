@@ -30,6 +30,7 @@ from tokenmesh.consumer.receipts import ReceiptChecker
 from tokenmesh.errors import LedgerError, Unreachable
 from tokenmesh.identity import Wallet
 from tokenmesh.ledger.base import Ledger
+from tokenmesh.places import without_secrets
 from tokenmesh.retry import FullJitter, Policy, Tries, stop_by_default
 from tokenmesh.steps import Steps, wait
 from tokenmesh.treasury import Treasury
@@ -120,7 +121,8 @@ class Consumer:
         said = f" (the ledger did not answer: {cause})" if cause else ""
         raise Unreachable(
             f"no url of {service!r} is known{said}: give url='http://...' where the client is made, set "
-            f"{variable}, or register it with 'tokenmesh wallet create {service} --url ...'",
+            f"{variable}, or register it with 'tokenmesh wallet create {service} --url ...' on the ledger "
+            f"{self.ledger_url}, where its calls are paid",
             service=service,
         ) from cause
 
@@ -128,6 +130,11 @@ class Consumer:
         """The contract, signed with the wallet's newest key."""
         self._wallet.reload()
         return documents.sign(contract, self._wallet)
+
+    @property
+    def ledger_url(self) -> str:
+        """Which ledger this consumer pays on, for messages."""
+        return without_secrets(self.settings.ledger)
 
     # Offers
 
@@ -181,6 +188,10 @@ class Consumer:
         try:
             if response.status == 200:
                 shelf.offers, shelf.read_at = parse_offers(response.body or b""), now
+                domains = shelf.offers.domains
+                shelf.elsewhere = "" if domains is None or self.domain in domains else " and ".join(domains)
+                if shelf.elsewhere:  # look again soon: a payee may begin to take another domain's contracts
+                    shelf.read_at = now - self.settings.offers_cache_s + OFFERS_AGAIN_S
                 return shelf.offers
         except ValueError as error:
             _log.warning("the offers of %s at %s make no sense: %s", call.service, call.options.url, error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any, Literal, NamedTuple
 
@@ -13,6 +13,7 @@ from tokenmesh_chaincode.documents import is_form, target
 from tokenmesh_chaincode.limits import TOKENS_MAX
 
 OFFERS_PATH = "/.well-known/tokenmesh/offers"
+DOMAINS_MAX = 1_000
 OFFERS_MAX = 10_000
 """Offers of one service that are read."""
 TEMPLATE_LENGTH_MAX = 4096
@@ -31,9 +32,13 @@ class Offer(NamedTuple):
 
 
 class Offers:
-    """The offers of one service, looked up by method and path. Immutable."""
+    """The offers of one service, looked up by method and path. Immutable.
 
-    def __init__(self, offers: Iterable[Offer]) -> None:
+    ``domains`` are the ids of those in which it is paid; None if it does not say.
+    """
+
+    def __init__(self, offers: Iterable[Offer], domains: Sequence[str] | None = None) -> None:
+        self.domains = domains
         self._literal: dict[tuple[str, str], Offer] = {}
         patterns: list[tuple[tuple[int, ...], str, re.Pattern[str], Offer]] = []
         for offer in offers:
@@ -59,7 +64,7 @@ class Offers:
         """These offers, with ``offers`` in the place of those for the same method and path."""
         mine = {(offer.method, offer.path): offer for offer in self}
         mine.update({(offer.method, offer.path): offer for offer in offers})
-        return Offers(list(mine.values())[-OFFERS_MAX:])
+        return Offers(list(mine.values())[-OFFERS_MAX:], self.domains)
 
     def __iter__(self) -> Any:
         yield from self._literal.values()
@@ -103,7 +108,13 @@ def parse_offers(body: bytes) -> Offers:
     document = json.loads(body)
     if not isinstance(document, dict):
         raise ValueError("not a JSON object")  # noqa: TRY004
-    return Offers(read_offers(document.get("offers")))
+    return Offers(read_offers(document.get("offers")), _read_domains(document.get("domains")))
+
+
+def _read_domains(data: Any) -> list[str] | None:
+    if not isinstance(data, list) or not data or not all(is_form("dom", one) for one in data):
+        return None
+    return data[:DOMAINS_MAX]
 
 
 def _read(item: Any) -> Offer | None:
@@ -125,12 +136,14 @@ def _read(item: Any) -> Offer | None:
 class Shelf:
     """What is known of one service: its offers, since when, and whether someone is asking for them now."""
 
-    __slots__ = ("asking", "offers", "read_at", "skew_s")
+    __slots__ = ("asking", "elsewhere", "offers", "read_at", "skew_s")
 
     def __init__(self) -> None:
         self.offers: Offers | None = None
         self.read_at = 0.0
         self.asking: Future[Any] | None = None
+        self.elsewhere = ""
+        """Where the service is paid, if that is not where this payer's calls of it are."""
         self.skew_s = 0.0
         """By how much the payee's clock is ahead of ours, as far as it has told."""
 

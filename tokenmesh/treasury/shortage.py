@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tokenmesh.errors import InsufficientFunds, LedgerError, NotFunded, NotFundedYet, NotSpent
+from tokenmesh.ledger.base import Ledger
+from tokenmesh.places import without_secrets
+from tokenmesh.steps import Steps, wait
 from tokenmesh_chaincode.rules import MEANING, Outcome
 
 INSUFFICIENT = "insufficient_funds"
@@ -37,6 +40,20 @@ def refusal(outcome: Outcome, tokens: int) -> Shortage:
     meaning = MEANING.get(outcome.code, "")
     message = f"the ledger sets no tokens aside: {outcome.code}, {meaning} {outcome.detail}"
     return Shortage(NotFunded, message, tokens)
+
+
+def lacking(ledger: Ledger, name: str, spendable: int, tokens: int, url: str) -> Steps[Shortage]:
+    """The wallet ``name`` has too little; or it is not on this ledger at all, as when it is on another one of
+    its service's domains only."""
+    if spendable or (yield from wait(ledger.wallet(name))) is not None:
+        return too_few(spendable, tokens)
+    where = without_secrets(url)
+    return Shortage(
+        NotFunded,
+        f"the ledger {where} has no wallet {name!r} that could pay: make it with 'tokenmesh wallet create "
+        f"{name} --ledger {where}'",
+        tokens,
+    )
 
 
 def too_few(spendable: int, tokens: int) -> Shortage:

@@ -25,7 +25,7 @@ from tokenmesh.ledger.base import Ledger
 from tokenmesh.steps import Steps, wait
 from tokenmesh.treasury.allowances import Account, Ticket
 from tokenmesh.treasury.operations import Operations, Unanswered, spawn
-from tokenmesh.treasury.shortage import INSUFFICIENT, Shortage, no_answer, refusal, too_few
+from tokenmesh.treasury.shortage import INSUFFICIENT, Shortage, lacking, no_answer, refusal
 from tokenmesh_chaincode import documents
 from tokenmesh_chaincode.limits import EXPIRE_ITEMS_MAX, FORGET_ITEMS_MAX, SWEEP_ITEMS_MAX
 from tokenmesh_chaincode.rules import Outcome
@@ -325,7 +325,7 @@ class Treasury:
             wanted = min(tokens_max, account.wanted(tokens * self._settings.allowance_calls, now))
         spendable = yield from self._gather(tokens, wanted)
         if spendable < tokens:
-            return too_few(spendable, tokens)
+            return (yield from lacking(self._ledger, self._name, spendable, tokens, self._settings.ledger))
         amount = min(wanted, max(tokens, spendable // FUNDS_SHARE))
         ttl = self._allowance_ttl(policy)
         with self._lock:
