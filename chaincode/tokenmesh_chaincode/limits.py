@@ -11,6 +11,8 @@ from typing import Final
 
 # Documents: bytes of the whole compact form, judged before anything in them is read.
 CONTRACT_BYTES_MAX: Final = 8192
+"""With its disclosure, if it is private and accompanies a request."""
+DISCLOSURE_BYTES_MAX: Final = 8192
 RECEIPT_BYTES_MAX: Final = 4096
 OPERATION_BYTES_MAX: Final = 4 * 1024 * 1024
 HEADER_BYTES_MAX: Final = 512

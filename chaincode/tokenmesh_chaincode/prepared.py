@@ -12,7 +12,15 @@ from typing import Any, Final, TypeAlias
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 from tokenmesh_chaincode import documents
-from tokenmesh_chaincode.documents import Contract, DocumentError, Operation, Signed, is_name
+from tokenmesh_chaincode.documents import (
+    NO_DISCLOSURES,
+    Contract,
+    Disclosures,
+    DocumentError,
+    Operation,
+    Signed,
+    is_name,
+)
 from tokenmesh_chaincode.limits import (
     EXPIRE_ITEMS_MAX,
     FORGET_ITEMS_MAX,
@@ -35,13 +43,16 @@ class Prepared:
     ``signed`` is None if the text is no operation.
     """
 
-    __slots__ = ("carried", "checked", "read", "signed", "text")
+    __slots__ = ("carried", "checked", "disclosures", "read", "signed", "text")
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, disclosures: Disclosures = NO_DISCLOSURES) -> None:
+        """``disclosures`` are those that came beside the operation, or more."""
         self.text = text
         self.signed: Signed[Operation] | None
         self.carried: list[Signed[Contract]] = []
         """The contracts in a settlement, as far as they can be read, in their order."""
+        self.disclosures: dict[str, str] = {}
+        """Of the private ones among them, as far as they came along."""
         self.read: dict[str, Signed[Contract]] = {}
         self.checked: dict[str, tuple[EllipticCurvePublicKey, bool]] = {}
         try:
@@ -55,6 +66,9 @@ class Prepared:
             except DocumentError:
                 continue  # the rules will say what is wrong with it
             self.carried.append(signed)
+            sd = signed.body.sd
+            if sd is not None and sd in disclosures:
+                self.disclosures[sd] = disclosures[sd]
 
     def parse_contract(self, text: str) -> Signed[Contract]:
         """As ``documents.parse_contract``."""
@@ -75,11 +89,19 @@ class Prepared:
         return results
 
 
-def apply_prepared(state: State, one: Prepared, context: Context) -> Outcome:
-    """Have the rules judge an operation, with what is known of it already."""
+def apply_prepared(state: State, one: Prepared, context: Context, recorded: Outcome | None = None) -> Outcome:
+    """Have the rules judge an operation, with what is known of it already; ``recorded`` as for ``apply``."""
     if one.signed is None:
         return apply(state, one.text, context)
-    return apply(state, one.signed, context, verify_many=one.verify_many, parse_contract=one.parse_contract)
+    return apply(
+        state,
+        one.signed,
+        context,
+        verify_many=one.verify_many,
+        parse_contract=one.parse_contract,
+        disclosures=one.disclosures,
+        recorded=recorded,
+    )
 
 
 def _texts(operation: Operation) -> Iterator[str]:

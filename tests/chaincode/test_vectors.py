@@ -22,15 +22,18 @@ from tokenmesh_chaincode.certificates import check_certificate, public_key
 from tokenmesh_chaincode.documents import (
     DocumentError,
     canonical,
+    conceal,
     derived_id,
     digest,
     parse_contract,
     parse_operation,
+    parse_presented,
     parse_receipt,
     target,
     thumbprint,
     verify,
 )
+from tokenmesh_chaincode.documents.forms import WITHHELD
 from tokenmesh_chaincode.rules import Context, apply, genesis
 from tokenmesh_chaincode.state import MemoryState
 
@@ -40,6 +43,7 @@ VECTORS: dict[str, Any] = {
 KEYS, NAMING = VECTORS["keys.json"], VECTORS["naming.json"]
 WALLETS = {wallet["x5t#S256"]: wallet for wallet in KEYS["wallets"]}
 CONTRACTS: list[dict[str, Any]] = VECTORS["contracts.json"]["cases"]
+PRIVATE: list[dict[str, Any]] = VECTORS["private.json"]["cases"]
 RECEIPTS: list[dict[str, Any]] = VECTORS["receipts.json"]["cases"]
 OPERATIONS: list[dict[str, Any]] = [
     step for part in ("setup", "then") for step in VECTORS["operations.json"][part]
@@ -57,6 +61,7 @@ def decoded(text: str) -> bytes:
 
 def documents_that_can_be_read() -> list[tuple[str, str]]:
     texts = [("contracts", case["text"]) for case in CONTRACTS if case["read"] == "ok"]
+    texts += [("contracts", case["contract"]) for case in PRIVATE if case["read"] == "ok"]
     texts += [("receipts", case["text"]) for case in RECEIPTS if case["read"] == "ok"]
     unread = ("not_an_operation",)
     texts += [("operations", step["text"]) for step in OPERATIONS if step["outcome"]["code"] not in unread]
@@ -83,6 +88,20 @@ def test_contracts_are_read_or_refused_as_the_vectors_say(case: dict[str, Any]) 
         parse_contract(case["text"])
     assert caught.value.code == case["read"]
     assert case["status"] == 400
+
+
+@pytest.mark.parametrize("case", PRIVATE, ids=named)
+def test_private_contracts_are_read_or_refused_as_the_vectors_say(case: dict[str, Any]) -> None:
+    if case["read"] == "ok":
+        body = parse_presented(case["text"]).body
+        assert {name: getattr(body, name) for name in case["disclosed"]} == case["disclosed"]
+        alone = parse_contract(case["contract"]).body
+        assert alone.sd == body.sd == case["sd"]
+        assert conceal(body, case["salt"]) == (alone, case["text"].partition("~")[2])
+        return
+    with pytest.raises(DocumentError) as caught:
+        parse_presented(case["text"])
+    assert caught.value.code == case["read"]
 
 
 @pytest.mark.parametrize("case", RECEIPTS, ids=named)
@@ -150,7 +169,10 @@ def test_an_independent_library_reads_and_judges_every_document_alike(kind: str,
     theirs = jws.deserialize_compact(text, key, algorithms=["ES256"])
     assert theirs.headers()["kid"] == ours.header.kid
     claims = json.loads(theirs.payload)
-    assert all(claims.get(name) == value for name, value in ours.body._asdict().items())
+    withheld = WITHHELD if "sd" in claims else ()
+    said = ours.body._asdict().items()
+    assert all(claims.get(name) == value for name, value in said if name not in withheld)
+    assert not claims.keys() & set(withheld)
 
 
 def test_what_an_independent_library_signs_is_read_and_holds() -> None:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from tokenmesh_chaincode.certificates import x5t_s256
-from tokenmesh_chaincode.documents import Contract, Operation, digest, new_id, sign
+from tokenmesh_chaincode.documents import Contract, Operation, conceal, digest, new_id, new_salt, sign
 from tokenmesh_chaincode.rules import Context, Outcome, apply, default_policy, genesis
 from tokenmesh_chaincode.state import MemoryState
 
@@ -99,6 +99,8 @@ class Economy:
     ) -> None:
         self.state = MemoryState()
         self.now = START
+        self.disclosures: dict[str, str] = {}
+        """Of all private contracts that were made here; the rules get them with every operation."""
         self.domain = genesis(
             self.state,
             ca=[authority().pem],
@@ -145,11 +147,17 @@ class Economy:
         return self.apply(self.operation(caller, act, **claims))
 
     def apply(self, text: str) -> Outcome:
-        return apply(self.state, text, Context(self.now))
+        return apply(self.state, text, Context(self.now), disclosures=self.disclosures)
 
     def contract(self, payer: str = "alice", payee: str = "bob", *, signer: Any = None, **claims: Any) -> str:
         """A signed contract; give what shall differ from a small paid GET."""
         return sign(self.contract_body(payer, payee, **claims), signer or wallet(payer))
+
+    def private_contract(self, payer: str = "alice", payee: str = "bob", **claims: Any) -> str:
+        """The same, but what it is for stands in a disclosure, which is noted in ``disclosures``."""
+        concealed, disclosure = conceal(self.contract_body(payer, payee, **claims), new_salt())
+        self.disclosures[concealed.sd or ""] = disclosure
+        return sign(concealed, wallet(payer))
 
     def contract_body(self, payer: str = "alice", payee: str = "bob", **claims: Any) -> Contract:
         body = Contract(

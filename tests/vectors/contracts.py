@@ -23,7 +23,7 @@ from vectors.parties import (
     segment,
 )
 
-from tokenmesh_chaincode.documents import der_signature, digest, sign
+from tokenmesh_chaincode.documents import Contract, der_signature, digest, sign
 
 REQUEST = {"method": "GET", "path": "/quote/ACME", "query": "full=1", "body": ""}
 AT = NOW + 30
@@ -45,7 +45,7 @@ class Cases:
 
     def claims(self, name: str, code: str, **changes: Any) -> None:
         """Claims that cannot be, signed well."""
-        claims = {**contract("bad")._asdict(), **changes}
+        claims = {**claims_of(contract("bad")), **changes}
         kept = {key: value for key, value in claims.items() if value is not NONE}
         self.unread(name, signed(header(), kept), code)
 
@@ -53,7 +53,7 @@ class Cases:
         self.unread(name, signed(header(), claims), code)
 
     def head(self, name: str, code: str, **changes: Any) -> None:
-        self.unread(name, signed(header(**changes), contract("bad")._asdict()), code)
+        self.unread(name, signed(header(**changes), claims_of(contract("bad"))), code)
 
     def good(self, name: str, signer: Any = ALICE, **changes: Any) -> None:
         self.judged(name, 200, "ok", signer, **changes)
@@ -78,6 +78,11 @@ def header(**changes: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not NONE}
 
 
+def claims_of(body: Contract) -> dict[str, Any]:
+    """The claims that the contract has."""
+    return {name: value for name, value in body._asdict().items() if value is not None}
+
+
 def signed(head: bytes | dict[str, Any], claims: bytes | dict[str, Any]) -> str:
     text = f"{segment(head)}.{segment(claims)}"
     return f"{text}.{segment(ALICE.sign(text.encode()))}"
@@ -92,7 +97,7 @@ def _taken(cases: Cases) -> None:
     cases.good("signed-before-the-rotation", ALICE_BEFORE)
     cases.good("a-little-from-the-future", iat=AT + 5)
     cases.good("in-its-last-second", exp=AT + 1)
-    claims = contract("unknown-claim", seq=90)._asdict() | {"more": {"x": [1]}}
+    claims = claims_of(contract("unknown-claim", seq=90)) | {"more": {"x": [1]}}
     cases.add("unknown-claim", signed(header(cty="x"), claims), "ok", 200, "ok")
     text = sign(contract("twin-signature", seq=91), ALICE)
     s = P256_ORDER - int.from_bytes(ALICE.sign(text.rpartition(".")[0].encode())[32:])
@@ -104,7 +109,7 @@ def _taken(cases: Cases) -> None:
 def _unread(cases: Cases) -> None:
     good = sign(contract("bad"), ALICE)
     head, claims, signature = good.split(".")
-    body = contract("bad")._asdict()
+    body = claims_of(contract("bad"))
     text = json.dumps(body, separators=(",", ":"))
     cases.unread("nothing", "", "not_a_contract")
     cases.unread("no-jws", "tokens please", "not_a_contract")

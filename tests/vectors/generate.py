@@ -18,6 +18,7 @@ from vectors.contracts import contracts
 from vectors.ledger import operations
 from vectors.naming import naming
 from vectors.parties import keys
+from vectors.private import private
 from vectors.receipts import receipts
 
 FOLDER = Path(__file__).parent
@@ -25,6 +26,7 @@ FILES: dict[str, Callable[[], dict[str, Any]]] = {
     "keys.json": keys,
     "naming.json": naming,
     "contracts.json": contracts,
+    "private.json": private,
     "receipts.json": receipts,
     "operations.json": operations,
 }

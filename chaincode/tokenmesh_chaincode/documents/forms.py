@@ -45,7 +45,9 @@ OPERATION: Final = Kind("tokenmesh-operation+jwt", "not_an_operation", OPERATION
 class Contract(NamedTuple):
     """What accompanies one request; see the design, section 4. ``tok`` is the most that may be charged.
 
-    ``via`` is ``"hold"`` or an allowance's id; ``lane`` and ``seq`` are there with an allowance only.
+    ``via`` is ``"hold"`` or an allowance's id; ``lane`` and ``seq`` are there with an allowance only. With
+    ``sd`` the contract is private (see :mod:`~.documents.disclosures`): ``op``, ``htm``, ``htu`` and ``dig``
+    are empty until it is disclosed, and are never in what is signed.
     """
 
     dom: str
@@ -63,6 +65,7 @@ class Contract(NamedTuple):
     lane: str | None = None
     seq: int | None = None
     tp: str | None = None
+    sd: str | None = None
 
 
 class Receipt(NamedTuple):
@@ -104,6 +107,8 @@ _PATTERNS: Final = {
     "tp": r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}",
     "tx": rf"[A-Za-z0-9_-]{{1,{TX_LENGTH_MAX}}}",
     "out": r"fulfilled|void",
+    "salt": r"[A-Za-z0-9_-]{21}[AQgw]",
+    "sd": r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]",
     "act": r"[a-z][a-z_]{0,31}",
 }
 _FORMS: Final = {form: re.compile(pattern) for form, pattern in _PATTERNS.items()}
@@ -122,6 +127,7 @@ _FORM_OF: Final = {
     "tp": "tp",
     "tx": "tx",
     "out": "out",
+    "sd": "sd",
     "act": "act",
 }
 _LOWEST_AND_HIGHEST: Final = {
@@ -136,6 +142,8 @@ _CONTRACT_TEXTS: Final = ("dom", "iss", "aud", "op", "htm", "htu", "dig", "jti",
 _CONTRACT_NUMBERS: Final = ("tok", "iat", "exp")
 _contract_texts = itemgetter(*_CONTRACT_TEXTS)
 _contract_claims = itemgetter(*_CONTRACT_TEXTS, *_CONTRACT_NUMBERS)
+WITHHELD: Final = ("op", "htm", "htu", "dig")
+"""What a private contract does not say without its disclosure."""
 _RECEIPT_TEXTS: Final = ("dom", "iss", "aud", "jti", "out", "dig")
 _OPERATION_TEXTS: Final = ("dom", "iss", "jti", "act")
 _operation_texts = itemgetter(*_OPERATION_TEXTS)
@@ -190,12 +198,14 @@ def parse_contract(text: str | bytes) -> Signed[Contract]:
     ``too_deep``, ``duplicate_claim``, ``missing_claim`` or ``bad_claim``.
     """
     text, header, claims, signing_input, signature = take_apart(text, CONTRACT)
-    if not _has_contract_form(claims):
+    if "sd" in claims:
+        claims = _private_claims(claims)
+    elif not _has_contract_form(claims):
         _check_all(claims, (*_CONTRACT_TEXTS, *_CONTRACT_NUMBERS))
     dom, iss, aud, op, htm, htu, dig, jti, via, tok, iat, exp = _contract_claims(claims)
     _check_times(iat, exp)
     get = claims.get
-    lane, seq, tp = get("lane"), get("seq"), get("tp")
+    lane, seq, tp, sd = get("lane"), get("seq"), get("tp"), get("sd")
     if via == "hold":
         if "lane" in claims or "seq" in claims:
             raise DocumentError("bad_claim", "lane and seq do not belong to a contract that a hold pays for")
@@ -204,7 +214,7 @@ def parse_contract(text: str | bytes) -> Signed[Contract]:
     if "tp" in claims:
         _check(claims, "tp")
     # A named tuple's own constructor is a Python function around this.
-    body = _new(Contract, (dom, iss, aud, op, htm, htu, dig, tok, jti, iat, exp, via, lane, seq, tp))
+    body = _new(Contract, (dom, iss, aud, op, htm, htu, dig, tok, jti, iat, exp, via, lane, seq, tp, sd))
     return _new(Signed, (text, header, body, signing_input, signature))
 
 
@@ -223,6 +233,16 @@ def _has_contract_form(claims: dict[str, Any]) -> bool:
         )
     except (KeyError, TypeError):  # a claim is missing, or is no text
         return False
+
+
+def _private_claims(claims: dict[str, Any]) -> dict[str, Any]:
+    """The claims of a private contract, with nothing where its disclosure belongs."""
+    for name in WITHHELD:
+        if name in claims:
+            raise DocumentError("bad_claim", f"the claim {name} does not belong to a private contract")
+    texts = [name for name in _CONTRACT_TEXTS if name not in WITHHELD]
+    _check_all(claims, ("sd", *texts, *_CONTRACT_NUMBERS))
+    return {**claims, **dict.fromkeys(WITHHELD, "")}
 
 
 def parse_receipt(text: str | bytes) -> Signed[Receipt]:
@@ -278,6 +298,9 @@ def sign(document: Contract | Receipt | Operation, signer: Signer) -> str:
     claims = {
         name: value for name, value in zip(document._fields, document, strict=True) if value is not None
     }
+    if "sd" in claims:
+        for name in WITHHELD:
+            del claims[name]
     return seal(_KINDS[type(document)], _ENCODER.encode(claims), signer)
 
 

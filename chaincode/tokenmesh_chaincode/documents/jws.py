@@ -29,7 +29,7 @@ class DocumentError(ValueError):
 
     Codes: ``not_a_contract``, ``not_a_receipt``, ``not_an_operation`` (malformed, or another ``typ``),
     ``too_large``, ``too_deep``, ``unknown_algorithm``, ``bad_header``, ``duplicate_claim``,
-    ``missing_claim``, ``bad_claim``.
+    ``missing_claim``, ``bad_claim``; of a private contract's disclosure ``undisclosed``, ``bad_disclosure``.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -147,7 +147,7 @@ def take_apart(text: str | bytes, kind: Kind) -> Parts:
     if len(raw) != 64:
         raise DocumentError(kind.code, "an ES256 signature has 64 bytes")
     signing_input = data[: -1 - len(signature)]
-    return text, parsed, read_object(payload, kind.code), signing_input, raw
+    return text, parsed, read_json(payload, kind.code), signing_input, raw
 
 
 @lru_cache(maxsize=HEADER_CACHE_MAX)
@@ -159,7 +159,7 @@ def _header(segment: bytes, kind: Kind) -> Header:
         data = decode_segment(segment)
     except ValueError:
         raise DocumentError(kind.code, "the header is not canonical base64url") from None
-    header = read_object(data, kind.code)
+    header = read_json(data, kind.code)
     alg, typ, kid, x5t = (header.get(name) for name in ("alg", "typ", "kid", "x5t#S256"))
     if alg != "ES256":
         raise DocumentError("unknown_algorithm", "only ES256 is accepted")
@@ -202,8 +202,9 @@ _scan: Final = _Decoder(
 _WHITE_SPACE: Final = " \t\n\r"
 
 
-def read_object(data: bytes, code: str) -> dict[str, Any]:
-    """The JSON object in ``data``; :class:`DocumentError` with ``code`` if it is none."""
+def read_json(data: bytes, code: str, kind: type = dict) -> Any:
+    """The JSON object (array, if ``kind`` is list) in ``data``; :class:`DocumentError` with ``code`` if it
+    is none."""
     # Few brackets cannot nest deeply; only documents with many are measured.
     if data.count(b"[") + data.count(b"{") > DEPTH_MAX:
         _check_depth(data)
@@ -214,8 +215,8 @@ def read_object(data: bytes, code: str) -> dict[str, Any]:
         raise
     except (ValueError, StopIteration):
         raise DocumentError(code, "not JSON in UTF-8") from None
-    if type(value) is not dict or end != len(text):
-        raise DocumentError(code, "not a JSON object")
+    if type(value) is not kind or end != len(text):
+        raise DocumentError(code, "not a JSON object" if kind is dict else "not a JSON array")
     if b"\\u" in data:
         _check_text(value, code)
     return value

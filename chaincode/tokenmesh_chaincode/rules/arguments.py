@@ -52,6 +52,10 @@ def is_pem(value: object) -> bool:
     return isinstance(value, str) and len(value) <= CERTIFICATE_BYTES_MAX and value.isascii()
 
 
+def is_thumbprint(value: object) -> bool:
+    return is_form("sd", value)
+
+
 def is_act(value: object) -> bool:
     return is_form("act", value)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from tokenmesh_chaincode.documents import Parser, Verifier
+from tokenmesh_chaincode.documents import Disclosures, Parser, Verifier
 from tokenmesh_chaincode.limits import TOKENS_MAX
 from tokenmesh_chaincode.rules.codes import OK
 from tokenmesh_chaincode.state import State, Value
@@ -41,6 +41,15 @@ class Refusal(Exception):
         self.outcome = Outcome(False, code, detail)
 
 
+class Given(NamedTuple):
+    """What a ledger hands to the rules along with an operation; see :func:`~.rules.engine.apply`."""
+
+    verify_many: Verifier
+    parse_contract: Parser
+    disclosures: Disclosures
+    recorded: Outcome | None
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One operation that is being carried out: by whom, when, under which policy, on which state.
@@ -55,8 +64,7 @@ class Call:
     wallet: Value
     id: str
     by: str
-    verify_many: Verifier
-    parse_contract: Parser
+    given: Given
 
     @property
     def name(self) -> str:

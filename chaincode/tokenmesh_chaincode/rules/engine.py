@@ -11,6 +11,8 @@ from typing import Final
 
 from tokenmesh_chaincode.certificates import public_key
 from tokenmesh_chaincode.documents import (
+    NO_DISCLOSURES,
+    Disclosures,
     DocumentError,
     Operation,
     Parser,
@@ -24,7 +26,17 @@ from tokenmesh_chaincode.documents import (
 from tokenmesh_chaincode.limits import CLOCK_SKEW_S_MAX, OPERATION_TTL_S_MAX
 from tokenmesh_chaincode.rules import ending, funds, governing, settling, tokens, wallets
 from tokenmesh_chaincode.rules.arguments import check_argument
-from tokenmesh_chaincode.rules.base import Act, Argument, Call, Context, Outcome, Refusal, is_frozen, ok
+from tokenmesh_chaincode.rules.base import (
+    Act,
+    Argument,
+    Call,
+    Context,
+    Given,
+    Outcome,
+    Refusal,
+    is_frozen,
+    ok,
+)
 from tokenmesh_chaincode.rules.codes import NOT_RECORDED
 from tokenmesh_chaincode.state import Overlay, State, Value
 
@@ -46,6 +58,8 @@ def apply(
     *,
     verify_many: Verifier = verify_many,
     parse_contract: Parser = parse_contract,
+    disclosures: Disclosures = NO_DISCLOSURES,
+    recorded: Outcome | None = None,
 ) -> Outcome:
     """Carry out one operation on ``state`` at ``context.now``, all or nothing; return what came of it.
 
@@ -54,6 +68,10 @@ def apply(
     a code of ``NOT_RECORDED`` has not taken place. ``verify_many`` checks signatures; it must agree with
     :func:`tokenmesh_chaincode.documents.verify_many`, and may use threads. ``parse_contract`` likewise: a
     ledger that has read a settlement's contracts before its turn came need not read them again.
+
+    ``disclosures`` are those of the private contracts in a settlement, or more. In a replay ``recorded`` is
+    the outcome that the ledger has: what policy has said about a private contract whose disclosure is not
+    there any more is then taken from it; all else is judged anew.
     """
     try:
         signed = parse_operation(operation) if isinstance(operation, str) else operation
@@ -62,7 +80,8 @@ def apply(
     try:
         domain = _domain(state)
         wallet = _check_signer(state, domain, signed, verify_many)
-        return _once(state, domain, wallet, signed, context, verify_many, parse_contract)
+        given = Given(verify_many, parse_contract, disclosures, recorded)
+        return _once(state, domain, wallet, signed, context, given)
     except Refusal as refusal:
         return refusal.outcome
 
@@ -100,8 +119,12 @@ def _check_time(wallet: Value, signed: Signed[Operation], now: int) -> None:
         raise Refusal("expired", now=now)
     if body.exp - body.iat > OPERATION_TTL_S_MAX:
         raise Refusal("ttl_too_long", most_s=OPERATION_TTL_S_MAX)
-    if any(cert["x5t"] == signed.header.x5t and body.iat > cert["until"] for cert in wallet["certs"]):
-        raise Refusal("certificate_expired")
+    for cert in wallet["certs"]:
+        if cert["x5t"] == signed.header.x5t:
+            if "revoked_at" in cert:
+                raise Refusal("revoked_certificate", revoked_at=cert["revoked_at"])
+            if body.iat > cert["until"]:
+                raise Refusal("certificate_expired")
 
 
 def _once(
@@ -110,8 +133,7 @@ def _once(
     wallet: Value,
     signed: Signed[Operation],
     context: Context,
-    verify: Verifier,
-    parse: Parser,
+    given: Given,
 ) -> Outcome:
     body = signed.body
     key = f"op/{body.iss}/{body.jti}"
@@ -132,7 +154,7 @@ def _once(
     if policy is None:
         raise Refusal("no_domain")
     overlay = Overlay(state)
-    call = Call(overlay, context.now, domain, policy, wallet, body.jti, body.iss, verify, parse)
+    call = Call(overlay, context.now, domain, policy, wallet, body.jti, body.iss, given)
     outcome = _run(act, call, body.arg)
     if outcome.code in NOT_RECORDED:
         return outcome

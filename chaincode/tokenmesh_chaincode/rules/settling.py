@@ -3,16 +3,22 @@
 Each contract is judged by itself; one that is refused does not hinder the others. What a whole settlement
 shares is read and written once: payers, allowances, what policy says. All signatures are checked in one
 call, so that a ledger can use every core for them. All tokens arrive in one credit row.
+
+What a private contract pays for is in its disclosure, which the payee sends beside the operation: it is for
+the rules to judge by and for nobody else to see. So an operation whose disclosures were lost on the way is
+refused whole and leaves no trace: whoever carries it cannot make it another one. The outcome says which
+private contracts policy has forbidden, so that who replays it without disclosures needs nothing more.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tokenmesh_chaincode.certificates import public_key
-from tokenmesh_chaincode.documents import Contract, DocumentError, Signed
+from tokenmesh_chaincode.documents import Contract, DocumentError, Signed, disclose
 from tokenmesh_chaincode.limits import (
     RECORD_KEEP_S,
     SEQ_MAX,
@@ -21,7 +27,7 @@ from tokenmesh_chaincode.limits import (
     TIME_S_MAX,
 )
 from tokenmesh_chaincode.rules.arguments import is_allowance_id, is_id, list_of, tuple_of
-from tokenmesh_chaincode.rules.base import Act, Argument, Call, Detail, credit, end_of
+from tokenmesh_chaincode.rules.base import Act, Argument, Call, Detail, Refusal, credit, end_of
 from tokenmesh_chaincode.rules.policy import allows
 from tokenmesh_chaincode.rules.spent import Spent
 from tokenmesh_chaincode.state import Value
@@ -29,10 +35,19 @@ from tokenmesh_chaincode.state import Value
 _NEVER: Final = TIME_S_MAX + 1
 
 
-class _Payer(NamedTuple):
-    """A payer's certificates, by thumbprint: key, and the last second at which it was the wallet's."""
+class _Certificate(NamedTuple):
+    """A payer's certificate: its key, the last second at which a contract may have been made with it, and
+    what a later one is refused as."""
 
-    certs: dict[str, tuple[ec.EllipticCurvePublicKey, int]]
+    key: ec.EllipticCurvePublicKey
+    until: int
+    code: str
+
+
+class _Payer(NamedTuple):
+    """A payer's certificates, by thumbprint."""
+
+    certs: dict[str, _Certificate]
     frozen_after: int
 
 
@@ -79,31 +94,35 @@ class Settlement:
         self._accounts: dict[str, _Account] = {}
         self._allowed: dict[tuple[str, str], bool] = {}
         self._rests: dict[str, int] = {}
+        self.private = _Private(call)
         propagation_s = call.policy["propagation_s"]
         self._policy_after: int = call.policy["since"] + propagation_s
         self._payee_frozen_after = _frozen_after(call.wallet, propagation_s)
 
     def settle(self, items: list[list[Any]]) -> None:
         """Judge ``[contract, charged]`` pairs one by one, in their order."""
-        readable: list[tuple[Signed[Contract], int]] = []
+        readable: list[tuple[int, Contract, int]] = []
         to_verify: list[tuple[Signed[Contract], ec.EllipticCurvePublicKey]] = []
-        parse = self.call.parse_contract
+        parse = self.call.given.parse_contract
         for index, (text, charged) in enumerate(items):
             try:
                 signed = parse(text)
             except DocumentError as error:
                 self.refused[f"#{index}"] = error.code
                 continue
+            contract = signed.body
+            if contract.sd is not None:
+                contract = self.private.take(index, contract)
             key = self._key_for(signed)
             if isinstance(key, str):
-                self._refuse(signed.body, key)
+                self._refuse(contract, key)
                 continue
-            readable.append((signed, charged))
+            readable.append((index, contract, charged))
             to_verify.append((signed, key))
-        verified = self.call.verify_many(to_verify)
-        for (signed, charged), good in zip(readable, verified, strict=True):
-            contract = signed.body
-            code = self._judge(contract, charged) if good else "bad_signature"
+        self.private.check()
+        verified = self.call.given.verify_many(to_verify)
+        for (index, contract, charged), good in zip(readable, verified, strict=True):
+            code = self._judge(index, contract, charged) if good else "bad_signature"
             if code is None:
                 self.settled += 1
                 self.tokens += charged
@@ -128,8 +147,7 @@ class Settlement:
         entry = payer.certs.get(header.x5t)
         if entry is None:
             return "unknown_certificate"
-        key, until = entry
-        return key if contract.iat <= until else "certificate_expired"
+        return entry.key if contract.iat <= entry.until else entry.code
 
     def _payer(self, name: str) -> _Payer | None:
         if name in self._payers:
@@ -137,12 +155,13 @@ class Settlement:
         wallet = self.call.state.get(f"wallet/{name}")
         payer = None
         if wallet is not None:
-            certs = {cert["x5t"]: (public_key(cert["pem"]), cert["until"]) for cert in wallet["certs"]}
-            payer = _Payer(certs, _frozen_after(wallet, self.call.policy["propagation_s"]))
+            propagation_s = self.call.policy["propagation_s"]
+            certs = {cert["x5t"]: _certificate(cert, propagation_s) for cert in wallet["certs"]}
+            payer = _Payer(certs, _frozen_after(wallet, propagation_s))
         self._payers[name] = payer
         return payer
 
-    def _judge(self, contract: Contract, charged: int) -> str | None:
+    def _judge(self, index: int, contract: Contract, charged: int) -> str | None:
         """Settle one contract whose signature holds; or the code of why not, and nothing has changed."""
         iat = contract.iat
         payer = self._payers[contract.iss]
@@ -150,7 +169,7 @@ class Settlement:
             return "frozen"
         if iat > self._payee_frozen_after:
             return "payee_frozen"
-        if iat > self._policy_after and not self._is_allowed(contract.iss, contract.op):
+        if iat > self._policy_after and not self._is_allowed(index, contract):
             return "forbidden"
         if charged > contract.tok:
             return "charged_too_much"
@@ -186,12 +205,16 @@ class Settlement:
             account = self._accounts[allowance_id] = _Account(self.call, allowance_id)
         return account
 
-    def _is_allowed(self, payer: str, operation: str) -> bool:
-        key = (payer, operation)
+    def _is_allowed(self, index: int, contract: Contract) -> bool:
+        payer, operation = key = (contract.iss, contract.op)
+        if not operation:  # only in a replay
+            return self.private.was_allowed(index)
         allowed = self._allowed.get(key)
         if allowed is None:
             allowed = allows(self.call.policy, payer, self.call.name, operation)
             self._allowed[key] = allowed
+        if not allowed and contract.sd is not None:
+            self.private.forbidden.append(index)
         return allowed
 
     def _capture(self, contract: Contract, charged: int) -> str | None:
@@ -234,6 +257,62 @@ class Settlement:
         credit(self.call, self.call.name, self.tokens, "settle")
 
 
+class _Private:
+    """The private contracts of one settlement."""
+
+    def __init__(self, call: Call) -> None:
+        self.contracts = 0
+        self.forbidden: list[int] = []
+        """The numbers of the items that policy forbids."""
+        self._disclosures = call.given.disclosures
+        self._recorded = None if call.given.recorded is None else _forbidden_in(call.given.recorded.detail)
+        self._lacking: dict[str, list[int]] = {}
+
+    def take(self, index: int, contract: Contract) -> Contract:
+        """The contract with what its disclosure says; as it is if there is none."""
+        self.contracts += 1
+        try:
+            return disclose(contract, self._disclosures.get(contract.sd or "", ""))
+        except DocumentError as error:
+            self._lacking.setdefault(error.code, []).append(index)
+            return contract
+
+    def check(self) -> None:
+        """Refuse the operation if anything has to be judged that is not known."""
+        if self._recorded is None:
+            for code, items in self._lacking.items():
+                raise Refusal(code, items=items)
+
+    def detail(self) -> Detail:
+        """What the outcome says of them."""
+        return {"contracts": self.contracts, "forbidden": self.forbidden}
+
+    def was_allowed(self, index: int) -> bool:
+        """Whether the ledger has recorded that policy allowed the contract that is this item."""
+        if self._recorded is None or index not in self._recorded:
+            return True
+        self.forbidden.append(index)
+        return False
+
+
+def _forbidden_in(detail: Mapping[str, Any]) -> frozenset[int]:
+    """What a recorded outcome says policy has forbidden, whatever stands there."""
+    private = detail.get("private")
+    forbidden = private.get("forbidden") if isinstance(private, dict) else None
+    return (
+        frozenset(item for item in forbidden if type(item) is int)
+        if isinstance(forbidden, list)
+        else frozenset()
+    )
+
+
+def _certificate(cert: Value, propagation_s: int) -> _Certificate:
+    key, until = public_key(cert["pem"]), cert["until"]
+    if "revoked_at" in cert and cert["revoked_at"] + propagation_s < until:
+        return _Certificate(key, cert["revoked_at"] + propagation_s, "revoked_certificate")
+    return _Certificate(key, until, "certificate_expired")
+
+
 def _frozen_after(wallet: Value, propagation_s: int) -> int:
     """The last second at which a contract of this wallet may have been made: news of a freeze travels."""
     frozen_at: int | None = wallet["frozen_at"]
@@ -246,6 +325,8 @@ def _settle(call: Call, argument: Argument) -> Detail:
     detail: Detail = {}
     if argument.get("skipped"):
         detail["skipped"] = settlement.skip(argument["skipped"])
+    if settlement.private.contracts:
+        detail["private"] = settlement.private.detail()
     settlement.write()
     return {
         "settled": settlement.settled,

@@ -1,4 +1,4 @@
-"""Wallets: register, update, rotate, freeze and unfreeze."""
+"""Wallets: register, update, rotate, revoke, freeze and unfreeze."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Final
 from tokenmesh_chaincode.certificates import CertificateError, CertificateInfo, check_certificate
 from tokenmesh_chaincode.documents import is_name
 from tokenmesh_chaincode.limits import CERTIFICATES_MAX, GOVERNORS_MAX
-from tokenmesh_chaincode.rules.arguments import is_pem, is_role, is_url
+from tokenmesh_chaincode.rules.arguments import is_pem, is_role, is_thumbprint, is_url
 from tokenmesh_chaincode.rules.base import Act, Argument, Call, Detail, Refusal, always, is_frozen, wallet_of
 from tokenmesh_chaincode.state import Value
 
@@ -85,6 +85,27 @@ def _rotate(call: Call, argument: Argument) -> Detail:
     return {"x5t": info.x5t, "until": until}
 
 
+def _revoke(call: Call, argument: Argument) -> Detail:
+    """End a certificate at once, for good: its key may be in other hands. The wallet itself is not frozen."""
+    name, x5t = argument["name"], argument["x5t"]
+    wallet = wallet_of(call.state, name)
+    revoked = next((cert for cert in wallet["certs"] if cert["x5t"] == x5t), None)
+    if revoked is None:
+        raise Refusal("unknown_certificate", wallet=name)
+    if "revoked_at" in revoked:
+        return {"revoked_at": revoked["revoked_at"]}
+    others = [cert for cert in wallet["certs"] if cert is not revoked]
+    if name == call.name and not any(_is_good(cert, call.now) for cert in others):
+        raise Refusal("forbidden", why="a governor does not revoke its own last certificate: rotate it first")
+    certs = [{**cert, "revoked_at": call.now} if cert is revoked else cert for cert in wallet["certs"]]
+    call.state.put(f"wallet/{name}", {**wallet, "certs": certs})
+    return {"revoked_at": call.now}
+
+
+def _is_good(cert: Value, now: int) -> bool:
+    return "revoked_at" not in cert and now <= cert["until"]
+
+
 def _freeze(call: Call, argument: Argument) -> Detail:
     name = argument["name"]
     if name == call.name:
@@ -112,6 +133,12 @@ def _takes_wallet(call: Call, argument: Argument) -> bool:
     return bool(argument["name"] != call.name and call.wallet["role"] == "governor")
 
 
+def _ends_governor(call: Call, argument: Argument) -> bool:
+    """One governor alone could otherwise lock out all others."""
+    wallet = call.state.get(f"wallet/{argument['name']}")
+    return argument["name"] != call.name and wallet is not None and wallet["role"] == "governor"
+
+
 _NAME: Final[dict[str, Any]] = {"name": is_name}
 
 ACTS: Final = {
@@ -124,6 +151,9 @@ ACTS: Final = {
     ),
     "update": Act(_update, {"name": is_name, "url": is_url}),
     "rotate": Act(_rotate, {"name": is_name, "cert": is_pem}, needs_approval=_takes_wallet),
+    "revoke": Act(
+        _revoke, {"name": is_name, "x5t": is_thumbprint}, governors_only=True, needs_approval=_ends_governor
+    ),
     "freeze": Act(_freeze, _NAME, governors_only=True),
     "unfreeze": Act(_unfreeze, _NAME, governors_only=True, needs_approval=always),
 }
