@@ -150,7 +150,7 @@ def test_operations_have_the_outcomes_that_the_vectors_say() -> None:
     document = KEYS["genesis"]
     genesis(state, **{name: document[name] for name in ("ca", "governors", "policy", "now", "nonce")})
     for step in OPERATIONS:
-        outcome = apply(state, step["text"], Context(step["now"]))
+        outcome = apply(state, step["text"], Context(step["now"]), disclosures=step.get("disclosures", {}))
         assert outcome.to_json() == step["outcome"], step["why"]
     assert state.values == VECTORS["operations.json"]["state"]
 

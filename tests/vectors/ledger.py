@@ -21,9 +21,10 @@ from vectors.parties import (
     NOW,
     Impostor,
     Party,
+    segment,
 )
 
-from tokenmesh_chaincode.documents import Contract, Operation, digest, sign
+from tokenmesh_chaincode.documents import Contract, Operation, conceal, digest, sign
 from tokenmesh_chaincode.rules import Context, apply, genesis
 from tokenmesh_chaincode.state import MemoryState
 
@@ -38,6 +39,8 @@ class Story:
         genesis(self.state, **GENESIS)
         self.now = NOW
         self.told: list[dict[str, Any]] = []
+        self.beside: dict[str, str] = {}
+        """The disclosures that travel beside operations from now on."""
 
     def tell(self, why: str, by: Party | Impostor, act: str, **claims: Any) -> str:
         """One operation; claims of the document begin with an underscore. Returns its text."""
@@ -54,8 +57,10 @@ class Story:
         return self.repeat(why, sign(body, by))
 
     def repeat(self, why: str, text: str) -> str:
-        outcome = apply(self.state, text, Context(self.now))
-        self.told.append({"why": why, "now": self.now, "text": text, "outcome": outcome.to_json()})
+        beside = self.beside
+        outcome = apply(self.state, text, Context(self.now), disclosures=beside)
+        told = {"why": why, "now": self.now, "text": text, "outcome": outcome.to_json()}
+        self.told.append({**told, "disclosures": dict(beside)} if beside else told)
         return text
 
 
@@ -159,6 +164,44 @@ def _settlements(story: Story) -> None:
     story.tell("bob's earnings", BOB, "sweep", credits=["settle-1"])
 
 
+def _private(story: Story) -> None:
+    order = {"op": "POST /orders", "htm": "POST", "htu": "/orders"}
+    concealed = [
+        conceal(contract("private-1", seq=20), segment(b"salt of private1")),
+        conceal(contract("private-2", seq=21, **order), segment(b"salt of private2")),
+        conceal(
+            contract("private-3", iss="carol", via="allowance-carol", seq=1), segment(b"salt of private3")
+        ),
+    ]
+    items = [[sign(body, CAROL if body.iss == "carol" else ALICE), 5] for body, _ in concealed]
+    text = story.tell(
+        "private contracts without their disclosures", BOB, "settle", _jti="settle-p", items=items
+    )
+    story.beside = {body.sd or "": disclosure for body, disclosure in concealed}
+    story.repeat("the same with them: policy judges by what they say", text)
+    story.beside = {}
+    story.repeat("and once only, with or without", text)
+
+
+def _revocations(story: Story) -> None:
+    revoked = {"name": "alice", "x5t": ALICE_BEFORE.x5t}
+    story.tell("a service revokes", BOB, "revoke", **revoked)
+    story.tell("a certificate that the wallet does not have", GOVERNANCE, "revoke", name="bob", x5t=ALICE.x5t)
+    own = {"name": "governance", "x5t": GOVERNANCE.x5t}
+    story.tell("a governor revokes its own last certificate", GOVERNANCE, "revoke", **own)
+    story.tell("alice's old key is in other hands", GOVERNANCE, "revoke", **revoked)
+    story.tell("it signs no operation any more", ALICE_BEFORE, "transfer", to="bob", tokens=1)
+    story.tell("whenever it says that it was", ALICE_BEFORE, "transfer", _iat=NOW, to="bob", tokens=1)
+    story.tell("the new key does", ALICE, "transfer", _jti="after-revoke", to="bob", tokens=1)
+    story.now += 10
+    made = {"in-time": story.now - 5, "too-late": story.now - 4}
+    items = [
+        [sign(contract(name, seq=30 + at, iat=iat), ALICE_BEFORE), 5]
+        for at, (name, iat) in enumerate(made.items())
+    ]
+    story.tell("what was done before anyone could know is paid", BOB, "settle", items=items)
+
+
 def _endings(story: Story) -> None:
     ends = {"holds": [["alice", "by-small-hold"]], "allowances": ["allowance-closed", "allowance-1"]}
     story.now = NOW + 299
@@ -180,9 +223,14 @@ def operations() -> dict[str, Any]:
     setup = story.told[:]
     _refusals(story)
     _settlements(story)
+    _private(story)
+    _revocations(story)
     _endings(story)
     return {
-        "about": "From the genesis in keys.json: each operation at its time, and its outcome.",
+        "about": (
+            "From the genesis in keys.json: each operation at its time, and its outcome; `disclosures` are "
+            "what travels beside it, if anything does."
+        ),
         "setup": setup,
         "then": story.told[len(setup) :],
         "state": dict(story.state.items()),
