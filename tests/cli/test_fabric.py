@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,8 +37,12 @@ def test_a_network_from_up_to_clean(fabric: Cli) -> None:
     assert told["profile"] == str(profile)
     assert {node["state"] for node in told["nodes"]} == {"running"}
     assert [node["name"] for node in told["nodes"]][:2] == ["ca.governance", "ca.services"]
-    assert "peer0.services      running 127.0.0.1:" in fabric("fabric", "status")
+    shown = fabric("fabric", "status")
+    for name in ("peer0.services", "chaincode.tokenmesh.services"):
+        assert re.search(rf"^{re.escape(name)} +running 127.0.0.1:", shown, re.MULTILINE)
 
+    ledger = f"fabric:///{profile}?channel=mesh"
+    assert f"The rules run on it as chaincode tokenmesh. Next: tokenmesh init --ledger {ledger}\n" in said
     assert "made with organisations governance, services, not" in fabric.refused(
         "fabric", "up", "--orgs", "3"
     )
@@ -51,6 +56,16 @@ def test_a_network_from_up_to_clean(fabric: Cli) -> None:
     assert fabric("fabric", "clean", "--yes") == "The network is removed.\n"
     assert not profile.exists()
     assert "There is no network in" in fabric.run("fabric", "status").output
+
+
+def test_a_network_without_chaincode(fabric: Cli) -> None:
+    """For chaincode of one's own; the rules come with the next `up` that wants them."""
+    assert "chaincode" not in fabric("fabric", "up", "--no-chaincode")
+    kinds = [node["kind"] for node in fabric.json("fabric", "status")["nodes"]]
+    assert "chaincode" not in kinds
+    fabric("fabric", "up")
+    kinds = [node["kind"] for node in fabric.json("fabric", "status")["nodes"]]
+    assert kinds.count("chaincode") == 2
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from tokenmesh.cli.desk import Fault
 from tokenmesh.cli.options import MeshGroup, as_json, pass_session
 from tokenmesh.cli.output import print_json, print_table, say
+from tokenmesh.cli.rules import CHAINCODE, deploy_rules
 from tokenmesh.cli.session import Session
 from tokenmesh.fabric.errors import FabricError
 
@@ -54,21 +55,36 @@ def fabric() -> None:
 @click.option(
     "--mutual-tls/--no-mutual-tls", default=None, help="Whether clients show certificates. [default: they do]"
 )
+@click.option("--no-chaincode", is_flag=True, help="Leave the channels without tokenmesh's rules.")
 @pass_session
-def up(session: Session, /, channels: tuple[str, ...], batch_timeout: int | None, **options: Any) -> None:
+def up(
+    session: Session,
+    /,
+    channels: tuple[str, ...],
+    batch_timeout: int | None,
+    no_chaincode: bool,
+    **options: Any,
+) -> None:
     """Bring the network up, with all that it knew; the first time, make it. Safe to repeat.
+
+    On every channel run tokenmesh's rules, as a chaincode that all organisations have agreed on.
 
     Fabric's programs come from FABRIC_BIN or PATH; where they are not, Go builds them, once.
     """
     network = _network(session, channels=channels or None, batch_timeout_ms=batch_timeout, **options)
-    with _reporting() as report:
+    with reporting() as report:
         network.up(report)
+        if not no_chaincode:
+            report("Deploying the rules", 0.9)
+            deploy_rules(network)
     spec = network.plan.spec
     organisations, channels = ", ".join(spec.organisations), tuple(spec.channels)
     say(
         f"The network is up: {organisations}; {spec.orderers} orderer(s), {spec.consensus}; "
         f"channel(s) {', '.join(channels)}."
     )
+    if not no_chaincode:
+        say(f"The rules run on it as chaincode {CHAINCODE}. Next: tokenmesh init --ledger {_url(network)}")
     say(f"Its profile: {network.layout.profile}")
 
 
@@ -126,10 +142,16 @@ def tools() -> None:
     """Find Fabric's programs, or build them, and print their folders; for PATH, say."""
     from tokenmesh.fabric.network.tools import find_tools
 
-    with _reporting() as report:
+    with reporting() as report:
         found = find_tools(report)
     for folder in dict.fromkeys(path.parent for path in found[:4]):
         click.echo(folder)
+
+
+def _url(network: Network) -> str:
+    """The network as a ledger, as far as one channel is meant by it."""
+    channels = network.plan.spec.channels
+    return f"fabric:///{network.layout.profile}" + (f"?channel={channels[0]}" if len(channels) > 1 else "")
 
 
 def _network(session: Session, **options: Any) -> Network:
@@ -141,7 +163,7 @@ def _network(session: Session, **options: Any) -> Network:
 
 
 @contextmanager
-def _reporting() -> Iterator[Report]:
+def reporting() -> Iterator[Report]:
     """A bar on a terminal; else a line on stderr for each thing that is begun."""
     if not sys.stderr.isatty():
         begun: set[str] = set()
