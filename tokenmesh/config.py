@@ -105,6 +105,7 @@ class Settings:
     ``ledger_batch_max``: operations in one ledger transaction.
     ``ledger_batch_bytes_max``: bytes of operations in one ledger transaction.
     ``ledger_queue_max``: operations that may wait for the ledger; beyond it callers get ``LedgerBusy``.
+    ``ledger_in_flight_max``: transactions of one process that are on their way to Fabric at once.
     ``ledger_busy_s_max``: how long one writer waits for the others on the same file.
     ``ledger_synchronous``: SQLite's ``synchronous`` for the ledger; ``FULL`` is what makes it durable.
     """
@@ -157,6 +158,7 @@ class Settings:
     ledger_batch_max: int = _limit(1_000, 1, 100_000)
     ledger_batch_bytes_max: int = _limit(8 * 2**20, 2**16, 2**30)
     ledger_queue_max: int = _limit(10_000, 1, 10**7)
+    ledger_in_flight_max: int = _limit(3, 1, 100)
     ledger_busy_s_max: float = _limit(30, 0.01, 3_600)
     ledger_synchronous: Literal["FULL", "NORMAL"] = "FULL"
 

@@ -27,5 +27,10 @@ def open_ledger(url: str, signer: Signer | None, settings: Settings | None = Non
             f"no ledger can be opened at {url!r}: a ledger's url begins with one of "
             + ", ".join(f"{name}://" for name in sorted(found))
         )
-    open_one: Callable[[str, Signer | None, Settings | None], Ledger] = found[scheme].load()
+    try:
+        open_one: Callable[[str, Signer | None, Settings | None], Ledger] = found[scheme].load()
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"a ledger at {scheme}:// needs {error.name}: pip install 'tokenmesh-fabric[{scheme}]'"
+        ) from error
     return open_one(url, signer, settings)
