@@ -177,8 +177,9 @@ def _over(row: Found) -> int:
     return TIME_S_MAX if open_still else int(value["exp"] + value.get("grace_s", 0))
 
 
-def _page(found: Iterator[Found], limit: int = LISTED_MAX) -> tuple[list[Found], str]:
-    """The first ``limit`` rows, and the key of the next one."""
+def _page(found: Iterator[Found], limit: int | None = None) -> tuple[list[Found], str]:
+    """The first ``limit`` rows, or ``LISTED_MAX``, and the key of the next one."""
+    limit = LISTED_MAX if limit is None else limit
     items: list[Found] = []
     for row in found:
         if len(items) == limit:
@@ -268,13 +269,12 @@ def _fits(check: Check, argument: object) -> bool:
 
 
 def _read(stub: Stub) -> tuple[str, list[Any]]:
+    if sum(map(len, stub.parameters)) > QUESTION_BYTES_MAX:
+        raise ContractError("bad_argument", f"a question has at most {QUESTION_BYTES_MAX} bytes")
     try:
         question, data = stub.parameters
-        name, arguments = (
-            question.decode("ascii"),
-            json.loads(data) if len(data) <= QUESTION_BYTES_MAX else None,
-        )
-    except ValueError as error:
+        name, arguments = question.decode("ascii"), json.loads(data)
+    except (ValueError, RecursionError) as error:
         raise ContractError(
             "bad_argument", "ask takes a question and a JSON array of its arguments"
         ) from error

@@ -26,13 +26,13 @@ def after(prefix: str) -> str:
     return prefix[:-1] + "0"
 
 
-def rows(stub: Stub, prefix: str, start: str = "", page_rows: int = PAGE_ROWS) -> Iterator[Found]:
+def rows(stub: Stub, prefix: str, start: str = "") -> Iterator[Found]:
     """All rows whose keys begin with ``prefix``, in order, from the key ``start`` on."""
     end = after(prefix)
     first = max(prefix, start)
     bookmark = ""
     while first < end:
-        page = stub.get_state_by_range_with_pagination(first, end, page_rows, bookmark)
+        page = stub.get_state_by_range_with_pagination(first, end, PAGE_ROWS, bookmark)
         for row in page.items:
             yield Found(row.key, json.loads(row.value))
         bookmark = page.bookmark
