@@ -268,6 +268,15 @@ def test_a_submit_that_stays_without_an_answer_says_that_the_outcome_is_unknown(
     assert {error.transaction_id} == peer.transactions, "no new proposal while the old one may be committed"
 
 
+def test_a_refusal_after_an_attempt_without_an_answer_is_no_certainty() -> None:
+    """The second attempt is refused for good; but the first one may have been taken."""
+    peer = Peer()
+    peer.fails = {SUBMIT: [TIMEOUT, REFUSED]}
+    assert fails(SubmitError, lambda: submit(peer)).outcome_unknown
+    peer.fails = {SUBMIT: [REFUSED]}
+    assert not fails(SubmitError, lambda: submit(peer)).outcome_unknown
+
+
 def test_what_a_killed_orderer_forgot_is_handed_in_again_as_it_was() -> None:
     peer = Peer()
     peer.forgets = 2

@@ -320,14 +320,17 @@ def _submit_surely(caller: Caller, prepared: Prepared, signed: bytes, retry: Ret
     An attempt without an answer may have succeeded, so the ledger is watched for a while before the next.
     """
     waiter = yield Track(prepared.channel, prepared.transaction_id, caller.deadlines.submit_s)
-    since, attempt = caller.clock(), 0
+    since, attempt, unknown = caller.clock(), 0, False
     while True:
         attempt += 1
         try:
             yield from _hand_in(prepared, signed, caller.deadlines.submit_s)
         except SubmitError as error:
             pause = retry.pause(attempt, caller.clock() - since)
-            if not (error.retryable or error.outcome_unknown):
+            refused = not (error.retryable or error.outcome_unknown)
+            # Whatever is said of this attempt, an earlier one may have been taken.
+            unknown = error.outcome_unknown = unknown or error.outcome_unknown
+            if refused:
                 raise
             if error.outcome_unknown and (yield from _committed(caller, Submitted(prepared, waiter))):
                 return Submitted(prepared, waiter)

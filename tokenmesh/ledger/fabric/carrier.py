@@ -1,143 +1,162 @@
-"""Carries batches of operations to the chaincode, and says in the ledger's own errors what went wrong."""
+"""Who carries operations to a Fabric network: which identity signs the proposals, and by which peers.
+
+The rules do not ask who the carrier is, only who has signed the operations. But Fabric does: a proposal comes
+from a member of the channel. A wallet whose certificate an organisation of the network has issued is one, so
+it carries its own operations; for any other wallet the profile's client does.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, Protocol, runtime_checkable
 
-from tokenmesh.errors import LedgerError, LedgerOutcomeUnknown, LedgerUnavailable
-from tokenmesh.fabric.errors import CommitError, CommitStatusError, EndorseError, FabricError, SubmitError
-from tokenmesh.fabric.gateway import Contract, Retry
-from tokenmesh.ledger.base import Result
-from tokenmesh.ledger.batching import Job, fail
-from tokenmesh_chaincode.documents import canonical
-from tokenmesh_chaincode.rules import Outcome
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-DISCLOSURES = "disclosures"
-"""The name of the transient data that goes to the endorsers and never into the transaction."""
-TOO_LARGE = ("larger than max", "exceeds maximum allowed", "too large")
-"""What gRPC, a peer or an orderer says of a message that it does not take."""
+from tokenmesh.fabric.errors import ProfileError
+from tokenmesh.fabric.gateway import (
+    Gateway,
+    Hash,
+    Identity,
+    Signer,
+    Tls,
+    hash_none,
+    hash_sha256,
+    read_identity,
+    read_signer,
+)
+from tokenmesh.fabric.gateway.failover import connect_any
+from tokenmesh.fabric.profile import IdentityFiles, Organisation, Profile
+from tokenmesh.fabric.signing import low_s
+from tokenmesh_chaincode.documents import Signer as WalletSigner
+
+AUTHORITY_FOLDERS = ("msp/cacerts", "msp/intermediatecerts")
+IDENTITIES_READ_MAX = 16
+"""So many identities of an organisation are looked into for its authorities' certificates: all have them."""
 
 
-class TooLarge(Exception):
-    """A batch is more than one transaction can be. Nothing happened. Never leaves this package."""
+@runtime_checkable
+class Certified(WalletSigner, Protocol):
+    """A wallet that has its certificate at hand."""
+
+    @property
+    def certificate_pem(self) -> str: ...
 
 
-class Submission:
-    """What a caller has submitted: operations, and the disclosures of private contracts in them."""
+class Carrier(NamedTuple):
+    """An identity on the network: what signs, and with which TLS pair it connects to whose peers first."""
 
-    __slots__ = ("disclosures", "operations")
+    organisation: str
+    identity: Identity
+    signer: Signer
+    hash: Hash
+    tls: IdentityFiles | None
 
-    def __init__(self, operations: Sequence[str], disclosures: Mapping[str, str]) -> None:
-        self.operations = operations
-        self.disclosures = disclosures
 
+def find_carrier(
+    profile: Profile,
+    wallet: WalletSigner | None,
+    organisation: str | None = None,
+    identity: str | None = None,
+) -> Carrier:
+    """The wallet itself where it is a member of the network, else the profile's client.
 
-class Carrier:
-    """Has batches of operations done, each by one Fabric transaction.
-
-    What is safe to try again is tried again within ``retry``: conflicts with other transactions by a new
-    proposal, an unanswered hand-over by the same transaction.
+    With ``identity``, the one of that name in the profile; with ``organisation``, of that organisation.
+    Raises :class:`~tokenmesh.fabric.errors.FabricError` if there is none.
     """
-
-    def __init__(self, contract: Contract, retry: Retry) -> None:
-        self._contract = contract
-        self._retry = retry
-
-    def carry(self, jobs: list[Job[Submission]]) -> None:
-        """Do what the jobs of a batch are about, and answer their futures.
-
-        A batch that is too large is cut in two, between jobs as long as there are several.
-        """
-        operations = [text for job in jobs for text in job.payload.operations]
-        disclosures = {name: one for job in jobs for name, one in job.payload.disclosures.items()}
-        try:
-            results = self._send(operations, disclosures)
-        except TooLarge:
-            if len(jobs) > 1:
-                for part in (jobs[: len(jobs) // 2], jobs[len(jobs) // 2 :]):
-                    self._carry_or_fail(part)
-                return
-            results = self._send_parts(operations, disclosures)
-        start = 0
-        for job in jobs:
-            job.future.set_result(results[start : start + job.size])
-            start += job.size
-
-    def _carry_or_fail(self, jobs: list[Job[Submission]]) -> None:
-        try:
-            self.carry(jobs)
-        except LedgerError as error:
-            fail(jobs, error)
-
-    def _send_parts(self, operations: Sequence[str], disclosures: Mapping[str, str]) -> list[Result]:
-        """The operations of one submission that is too large, in two or more transactions, in their order."""
-        results: list[Result] = []
-        parts = [operations]
-        while parts:
-            part = parts.pop()
-            try:
-                results += self._send(part, disclosures)
-            except TooLarge as error:
-                if len(part) == 1:
-                    raise self._partly(
-                        results, LedgerError(f"an operation of {len(part[0])} bytes is too large: {error}")
-                    ) from error
-                middle = len(part) // 2
-                parts += [part[middle:], part[:middle]]
-            except LedgerError as error:
-                raise self._partly(results, error) from error
-        return results
-
-    @staticmethod
-    def _partly(done: list[Result], error: LedgerError) -> LedgerError:
-        """What the caller is told when an error came after a part of the submission had been done."""
-        if not done:
-            return error
-        return LedgerOutcomeUnknown(
-            f"the first {len(done)} of these operations are done, the others not: submit the same again; "
-            f"{error}"
+    if organisation is not None and organisation not in profile.organisations:
+        raise ProfileError(
+            f"{profile.path} has no organisation {organisation}; there are {', '.join(profile.organisations)}"
         )
-
-    def _send(self, operations: Sequence[str], disclosures: Mapping[str, str]) -> list[Result]:
-        transient = {DISCLOSURES: canonical(dict(disclosures))} if disclosures else None
-        try:
-            answer = self._contract.submit(
-                "apply",
-                # No document has a character that is not ASCII; what has one is refused with or without it.
-                [text.encode("ascii", "replace") for text in operations],
-                transient_data=transient,
-                retry=self._retry,
-                # What was done before, or is turned away without a record, names no transaction, or another.
-                is_wanted=lambda tx_id, answer: tx_id.encode() in answer,
-            )
-        except FabricError as error:
-            if _is_too_large(error):
-                raise TooLarge(str(error)) from error
-            raise ledger_error(error) from error
-        return [_result(*one) for one in json.loads(answer)]
-
-
-def ledger_error(error: FabricError) -> LedgerError:
-    """The port's error for what happened to a transaction: certainly nothing, or that is not known."""
-    if isinstance(error, CommitStatusError) or (isinstance(error, SubmitError) and error.outcome_unknown):
-        return LedgerOutcomeUnknown(f"it is not known whether this happened: submit the same again; {error}")
-    if isinstance(error, CommitError) and error.code == "DUPLICATE_TXID":
-        return LedgerOutcomeUnknown(f"this was handed in twice: submit the same again; {error}")
-    if isinstance(error, CommitError):
-        return LedgerUnavailable(f"nothing happened on the ledger: {error}; try again later")
-    if isinstance(error, EndorseError | SubmitError):
-        return LedgerUnavailable(f"nothing happened on the ledger: {error}")
-    return LedgerUnavailable(f"the ledger cannot be reached: {error}")
-
-
-def _is_too_large(error: FabricError) -> bool:
-    certain = isinstance(error, EndorseError) or (
-        isinstance(error, SubmitError) and not error.outcome_unknown
+    if identity is None and isinstance(wallet, Certified):
+        home = _home_of(profile, wallet, organisation)
+        if home is not None:
+            return _as_itself(profile, wallet, home)
+    files = profile.client(organisation, identity)
+    return Carrier(
+        organisation or profile.organisation,
+        read_identity(files.msp_id, files.certificate),
+        read_signer(files.key),
+        hash_sha256,
+        files,
     )
-    return certain and any(mark in str(error) for mark in TOO_LARGE)
 
 
-def _result(ok: bool, code: str, detail: dict[str, Any], tx_id: str, time: float) -> Result:
-    return Result(Outcome(ok, code, detail), tx_id, time)
+def connect_carrier(profile: Profile, carrier: Carrier) -> Gateway:
+    """Connect to the peers of the carrier's organisation, and when they are gone to those of the others."""
+    peers = replace(profile, organisation=carrier.organisation).peers
+    if not peers:
+        raise ProfileError(f"{profile.path} names no peer")
+    nobody = IdentityFiles("", Path(), Path())
+    return connect_any(
+        [(peer.address, Tls.of(peer, carrier.tls or nobody)) for peer in peers],
+        carrier.identity,
+        carrier.signer,
+        hash=carrier.hash,
+    )
+
+
+def _home_of(profile: Profile, wallet: Certified, organisation: str | None) -> Organisation | None:
+    """The organisation that has issued the wallet's certificate: first those where it is known by name."""
+    certificate = x509.load_pem_x509_certificate(wallet.certificate_pem.encode())
+    named = [organisation] if organisation is not None else [profile.organisation, *profile.organisations]
+    candidates = [profile.organisations[name] for name in dict.fromkeys(named)]
+    candidates.sort(key=lambda one: _folder(one, wallet.name) is None)
+    for candidate in candidates:
+        if any(_has_issued(authority, certificate) for authority in _authorities(candidate, wallet.name)):
+            return candidate
+    return None
+
+
+def _as_itself(profile: Profile, wallet: Certified, home: Organisation) -> Carrier:
+    def sign(message: bytes, /) -> bytes:
+        raw = wallet.sign(message)
+        r, s = int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big")
+        return low_s(encode_dss_signature(r, s), ec.SECP256R1())
+
+    identity = Identity(home.msp_id, wallet.certificate_pem.encode())
+    return Carrier(home.name, identity, sign, hash_none, _tls_files(profile, wallet.name, home))
+
+
+def _tls_files(profile: Profile, name: str, home: Organisation) -> IdentityFiles | None:
+    """Whose TLS pair the wallet's connections use: its own, else that of the profile's client."""
+    for organisation, identity in (
+        (home, name),
+        (profile.organisations[profile.organisation], profile.identity),
+    ):
+        if _folder(organisation, identity) is not None:
+            files = organisation.identity(identity)
+            if files.tls_certificate is not None:
+                return files
+    return None
+
+
+def _folder(organisation: Organisation, name: str) -> Path | None:
+    folder = organisation.identities / name if organisation.identities is not None else None
+    return folder if folder is not None and folder.is_dir() else None
+
+
+def _authorities(organisation: Organisation, name: str) -> Iterator[x509.Certificate]:
+    """The authorities of an organisation, as far as the profile and the identities at hand name them."""
+    own = _folder(organisation, name)
+    others = sorted(organisation.identities.glob("*")) if organisation.identities is not None else []
+    for identity in islice(([own] if own is not None else []) + others, IDENTITIES_READ_MAX):
+        for folder in AUTHORITY_FOLDERS:
+            for file in sorted((identity / folder).glob("*")):
+                yield from x509.load_pem_x509_certificates(file.read_bytes())
+    nodes = [*organisation.peers.values(), *organisation.orderers.values()]
+    for pem in dict.fromkeys(node.tls_ca for node in nodes):
+        yield from x509.load_pem_x509_certificates(pem.encode())
+
+
+def _has_issued(authority: x509.Certificate, certificate: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True

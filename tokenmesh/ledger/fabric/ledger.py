@@ -40,11 +40,11 @@ from tokenmesh.ledger.batching import (
     Reader,
     Room,
 )
-from tokenmesh.ledger.fabric.carrier import Carrier, Submission, ledger_error
 from tokenmesh.ledger.fabric.conflicts import conflict_keys
 from tokenmesh.ledger.fabric.history import History
 from tokenmesh.ledger.fabric.pipeline import Pipeline
 from tokenmesh.ledger.fabric.questions import StateQuestions
+from tokenmesh.ledger.fabric.sending import Sender, Submission, ledger_error
 from tokenmesh_chaincode.documents import canonical, new_id
 from tokenmesh_chaincode.limits import APPLY_OPERATIONS_MAX
 from tokenmesh_chaincode.rules import genesis_document
@@ -114,8 +114,8 @@ class FabricLedger(Ledger):
         # Apart from the others, for an index that has much to catch up with takes its time.
         self._historian = Reader()
         self._pipeline: Pipeline[Submission] = Pipeline(
-            "tokenmesh-ledger-carrier",
-            Carrier(contract, _drawing(SUBMIT_RETRY, draw)).carry,
+            "tokenmesh-ledger-sender",
+            Sender(contract, _drawing(SUBMIT_RETRY, draw)).send,
             Room(queue_max, QUEUE_BATCHES_MAX * batch_bytes_max),
             batch_max=self._batch_max,
             batch_bytes_max=batch_bytes_max,

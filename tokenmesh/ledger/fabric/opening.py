@@ -12,7 +12,7 @@ from tokenmesh.errors import ConfigError
 from tokenmesh.fabric.errors import FabricError
 from tokenmesh.fabric.gateway import Gateway
 from tokenmesh.fabric.profile import ChannelProfile, Profile, load_profile
-from tokenmesh.ledger.fabric.carriers import connect_carrier, find_carrier
+from tokenmesh.ledger.fabric.carrier import connect_carrier, find_carrier
 from tokenmesh.ledger.fabric.history import History, history_path
 from tokenmesh.ledger.fabric.ledger import FabricLedger
 from tokenmesh_chaincode.documents import Signer

@@ -1,0 +1,143 @@
+"""Sends batches of operations to the chaincode, and says in the ledger's own errors what went wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tokenmesh.errors import LedgerError, LedgerOutcomeUnknown, LedgerUnavailable
+from tokenmesh.fabric.errors import CommitError, CommitStatusError, EndorseError, FabricError, SubmitError
+from tokenmesh.fabric.gateway import Contract, Retry
+from tokenmesh.ledger.base import Result
+from tokenmesh.ledger.batching import Job, fail
+from tokenmesh_chaincode.documents import canonical
+from tokenmesh_chaincode.rules import Outcome
+
+DISCLOSURES = "disclosures"
+"""The name of the transient data that goes to the endorsers and never into the transaction."""
+TOO_LARGE = ("larger than max", "exceeds maximum allowed", "too large")
+"""What gRPC, a peer or an orderer says of a message that it does not take."""
+
+
+class TooLarge(Exception):
+    """A batch is more than one transaction can be. Nothing happened. Never leaves this package."""
+
+
+class Submission:
+    """What a caller has submitted: operations, and the disclosures of private contracts in them."""
+
+    __slots__ = ("disclosures", "operations")
+
+    def __init__(self, operations: Sequence[str], disclosures: Mapping[str, str]) -> None:
+        self.operations = operations
+        self.disclosures = disclosures
+
+
+class Sender:
+    """Has batches of operations done, each by one Fabric transaction.
+
+    What is safe to try again is tried again within ``retry``: conflicts with other transactions by a new
+    proposal, an unanswered hand-over by the same transaction.
+    """
+
+    def __init__(self, contract: Contract, retry: Retry) -> None:
+        self._contract = contract
+        self._retry = retry
+
+    def send(self, jobs: list[Job[Submission]]) -> None:
+        """Do what the jobs of a batch are about, and answer their futures.
+
+        A batch that is too large is cut in two, between jobs as long as there are several.
+        """
+        operations = [text for job in jobs for text in job.payload.operations]
+        disclosures = {name: one for job in jobs for name, one in job.payload.disclosures.items()}
+        try:
+            results = self._submit(operations, disclosures)
+        except TooLarge:
+            if len(jobs) > 1:
+                for part in (jobs[: len(jobs) // 2], jobs[len(jobs) // 2 :]):
+                    self._send_or_fail(part)
+                return
+            results = self._send_parts(operations, disclosures)
+        start = 0
+        for job in jobs:
+            job.future.set_result(results[start : start + job.size])
+            start += job.size
+
+    def _send_or_fail(self, jobs: list[Job[Submission]]) -> None:
+        try:
+            self.send(jobs)
+        except LedgerError as error:
+            fail(jobs, error)
+
+    def _send_parts(self, operations: Sequence[str], disclosures: Mapping[str, str]) -> list[Result]:
+        """The operations of one submission that is too large, in two or more transactions, in their order."""
+        results: list[Result] = []
+        parts = [operations]
+        while parts:
+            part = parts.pop()
+            try:
+                results += self._submit(part, disclosures)
+            except TooLarge as error:
+                if len(part) == 1:
+                    raise self._partly(
+                        results, LedgerError(f"an operation of {len(part[0])} bytes is too large: {error}")
+                    ) from error
+                middle = len(part) // 2
+                parts += [part[middle:], part[:middle]]
+            except LedgerError as error:
+                raise self._partly(results, error) from error
+        return results
+
+    @staticmethod
+    def _partly(done: list[Result], error: LedgerError) -> LedgerError:
+        """What the caller is told when an error came after a part of the submission had been done."""
+        if not done:
+            return error
+        return LedgerOutcomeUnknown(
+            f"the first {len(done)} of these operations are done, the others not: submit the same again; "
+            f"{error}"
+        )
+
+    def _submit(self, operations: Sequence[str], disclosures: Mapping[str, str]) -> list[Result]:
+        transient = {DISCLOSURES: canonical(dict(disclosures))} if disclosures else None
+        try:
+            answer = self._contract.submit(
+                "apply",
+                # No document has a character that is not ASCII; what has one is refused with or without it.
+                [text.encode("ascii", "replace") for text in operations],
+                transient_data=transient,
+                retry=self._retry,
+                # What was done before, or is turned away without a record, names no transaction, or another.
+                is_wanted=lambda tx_id, answer: tx_id.encode() in answer,
+            )
+        except FabricError as error:
+            if _is_too_large(error):
+                raise TooLarge(str(error)) from error
+            raise ledger_error(error) from error
+        return [_result(*one) for one in json.loads(answer)]
+
+
+def ledger_error(error: FabricError) -> LedgerError:
+    """The port's error for what happened to a transaction: certainly nothing, or that is not known."""
+    if isinstance(error, CommitStatusError) or (isinstance(error, SubmitError) and error.outcome_unknown):
+        return LedgerOutcomeUnknown(f"it is not known whether this happened: submit the same again; {error}")
+    if isinstance(error, CommitError) and error.code == "DUPLICATE_TXID":
+        return LedgerOutcomeUnknown(f"this was handed in twice: submit the same again; {error}")
+    if isinstance(error, CommitError):
+        return LedgerUnavailable(f"nothing happened on the ledger: {error}; try again later")
+    if isinstance(error, EndorseError | SubmitError):
+        return LedgerUnavailable(f"nothing happened on the ledger: {error}")
+    return LedgerUnavailable(f"the ledger cannot be reached: {error}")
+
+
+def _is_too_large(error: FabricError) -> bool:
+    certain = isinstance(error, EndorseError) or (
+        isinstance(error, SubmitError) and not error.outcome_unknown
+    )
+    return certain and any(mark in str(error) for mark in TOO_LARGE)
+
+
+def _result(ok: bool, code: str, detail: dict[str, Any], tx_id: str, time: float) -> Result:
+    return Result(Outcome(ok, code, detail), tx_id, time)
