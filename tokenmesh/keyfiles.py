@@ -18,7 +18,6 @@ from typing import TypeAlias
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -30,6 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from tokenmesh.errors import IdentityError
+from tokenmesh_chaincode.documents import raw_signature
 
 Passphrase: TypeAlias = Callable[[], str | None]
 """Asked for a passphrase only when a key needs one; None: there is none."""
@@ -54,8 +54,7 @@ class Identity:
 
     def sign(self, data: bytes) -> bytes:
         """The ECDSA signature over SHA-256 of ``data`` as 64 bytes, r then s (RFC 7518, section 3.4)."""
-        r, s = decode_dss_signature(self.key.sign(data, _SIGNATURE))
-        return r.to_bytes(32, "big") + s.to_bytes(32, "big")
+        return raw_signature(self.key.sign(data, _SIGNATURE))
 
     def to_pem(self, passphrase: str | None) -> bytes:
         """Key and certificate as one PEM text; the key encrypted if there is a passphrase."""

@@ -26,6 +26,7 @@ from tokenmesh_chaincode.documents import (
     parse_contract,
     parse_operation,
     parse_receipt,
+    raw_signature,
     sign,
     verify,
     verify_many,
@@ -152,7 +153,9 @@ def test_numbers_that_are_no_signature_do_not_verify(raw: bytes) -> None:
 
 @given(r=st.integers(0, 2**256 - 1), s=st.integers(0, 2**256 - 1))
 def test_der_by_hand_is_der(r: int, s: int) -> None:
-    assert decode_dss_signature(der_signature(r.to_bytes(32) + s.to_bytes(32))) == (r, s)
+    raw = r.to_bytes(32) + s.to_bytes(32)
+    assert decode_dss_signature(der_signature(raw)) == (r, s)
+    assert raw_signature(der_signature(raw)) == raw
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ from tokenmesh_chaincode.documents.jws import (
     Verifier,
     der_signature,
     is_name,
+    raw_signature,
     verify,
     verify_many,
 )
@@ -68,6 +69,7 @@ __all__ = [
     "parse_presented",
     "parse_receipt",
     "present",
+    "raw_signature",
     "seal",
     "sign",
     "take_presented",

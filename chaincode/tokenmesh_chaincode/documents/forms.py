@@ -20,6 +20,7 @@ from tokenmesh_chaincode.documents.jws import (
     Signed,
     Signer,
     encode_segment,
+    read_json,
     take_apart,
 )
 from tokenmesh_chaincode.limits import (
@@ -96,11 +97,12 @@ class Operation(NamedTuple):
     arg: dict[str, Any]
 
 
+_NOT_IN_OP: Final = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
 _PATTERNS: Final = {
     "dom": r"[A-Za-z0-9_-]{43}",
     "name": rf"[a-z0-9](?:[a-z0-9._-]{{0,{NAME_LENGTH_MAX - 2}}}[a-z0-9])?",
     "id": rf"[A-Za-z0-9_-]{{1,{ID_LENGTH_MAX}}}",
-    "op": rf"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{{1,{OPERATION_NAME_LENGTH_MAX}}}",
+    "op": rf"[^{_NOT_IN_OP}]{{1,{OPERATION_NAME_LENGTH_MAX}}}",
     "htm": r"[A-Z][A-Z-]{0,31}",
     "htu": rf"/[\x21-\x7e]{{0,{TARGET_LENGTH_MAX - 1}}}",
     "dig": r"sha-256=:[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=:",
@@ -159,6 +161,27 @@ _CONTRACT_FORM: Final = _form(_CONTRACT_TEXTS)
 _OPERATION_FORM: Final = _form(_OPERATION_TEXTS)
 
 
+def _usual() -> re.Pattern[str]:
+    """A contract by allowance as JSON encoders write it: claims in the order of :class:`Contract`, no white
+    space, nothing to escape. One expression reads it in a third of the time that a parser takes, and checks
+    all its forms."""
+    unescaped = _PATTERNS | {
+        "op": rf'[^{_NOT_IN_OP}"\\]{{1,{OPERATION_NAME_LENGTH_MAX}}}',
+        "htu": rf"/[\x21\x23-\x5b\x5d-\x7e]{{0,{TARGET_LENGTH_MAX - 1}}}",
+    }
+    whole = "0|[1-9][0-9]{0,15}"
+
+    def claim(name: str) -> str:
+        form = _FORM_OF.get(name)
+        return f'"{name}":({whole})' if form is None else f'"{name}":"({unescaped[form]})"'
+
+    required = ",".join(claim(name) for name in Contract._fields[:-2])
+    return re.compile(rf"\{{{required}(?:,{claim('tp')})?\}}")
+
+
+_is_usual_contract: Final = _usual().fullmatch
+
+
 def _check(claims: dict[str, Any], name: str) -> None:
     """Find out what is wrong with one claim, and raise it; return if nothing is."""
     if name not in claims:
@@ -197,7 +220,31 @@ def parse_contract(text: str | bytes) -> Signed[Contract]:
     Raises :class:`DocumentError`: ``too_large``, ``not_a_contract``, ``unknown_algorithm``, ``bad_header``,
     ``too_deep``, ``duplicate_claim``, ``missing_claim`` or ``bad_claim``.
     """
-    text, header, claims, signing_input, signature = take_apart(text, CONTRACT)
+    text, header, payload, signing_input, signature = take_apart(text, CONTRACT)
+    body = _usual_contract(payload) or _contract(payload)
+    # A named tuple's own constructor is a Python function around this.
+    return _new(Signed, (text, header, body, signing_input, signature))
+
+
+def _usual_contract(payload: bytes) -> Contract | None:
+    """What :func:`_contract` gives, for the usual spelling; None, and no verdict, for all others."""
+    try:
+        usual = _is_usual_contract(payload.decode("utf-8"))
+    except UnicodeDecodeError:
+        return None
+    if usual is None:
+        return None
+    dom, iss, aud, op, htm, htu, dig, tok, jti, iat, exp, via, lane, seq, tp = usual.groups()
+    made, ends, tokens, number = int(iat), int(exp), int(tok), int(seq)
+    if tokens > TOKENS_MAX or number > SEQ_MAX or not made < ends <= TIME_S_MAX or via == "hold":
+        return None
+    return _new(
+        Contract, (dom, iss, aud, op, htm, htu, dig, tokens, jti, made, ends, via, lane, number, tp, None)
+    )
+
+
+def _contract(payload: bytes) -> Contract:
+    claims = read_json(payload, CONTRACT.code)
     if "sd" in claims:
         claims = _private_claims(claims)
     elif not _has_contract_form(claims):
@@ -213,9 +260,7 @@ def parse_contract(text: str | bytes) -> Signed[Contract]:
         _check_all(claims, ("lane", "seq"))
     if "tp" in claims:
         _check(claims, "tp")
-    # A named tuple's own constructor is a Python function around this.
-    body = _new(Contract, (dom, iss, aud, op, htm, htu, dig, tok, jti, iat, exp, via, lane, seq, tp, sd))
-    return _new(Signed, (text, header, body, signing_input, signature))
+    return Contract(dom, iss, aud, op, htm, htu, dig, tok, jti, iat, exp, via, lane, seq, tp, sd)
 
 
 def _has_contract_form(claims: dict[str, Any]) -> bool:
@@ -247,7 +292,8 @@ def _private_claims(claims: dict[str, Any]) -> dict[str, Any]:
 
 def parse_receipt(text: str | bytes) -> Signed[Receipt]:
     """Read a receipt without verifying it; raises :class:`DocumentError` as for a contract."""
-    text, header, claims, signing_input, signature = take_apart(text, RECEIPT)
+    text, header, payload, signing_input, signature = take_apart(text, RECEIPT)
+    claims = read_json(payload, RECEIPT.code)
     _check_all(claims, (*_RECEIPT_TEXTS, "tok", "status", "iat"), ("tx", "left"))
     values: list[Any] = [claims.get(name) for name in Receipt._fields]
     body = Receipt(*values)
@@ -256,7 +302,8 @@ def parse_receipt(text: str | bytes) -> Signed[Receipt]:
 
 def parse_operation(text: str | bytes) -> Signed[Operation]:
     """Read an operation without verifying it; ``arg`` is an object whose content the rules check."""
-    text, header, claims, signing_input, signature = take_apart(text, OPERATION)
+    text, header, payload, signing_input, signature = take_apart(text, OPERATION)
+    claims = read_json(payload, OPERATION.code)
     if not _has_operation_form(claims):
         _check_all(claims, (*_OPERATION_TEXTS, "iat", "exp"))
     _check_times(claims["iat"], claims["exp"])

@@ -81,8 +81,8 @@ class Kind(NamedTuple):
     bytes_max: int
 
 
-Parts: TypeAlias = tuple[str, Header, dict[str, Any], bytes, bytes]
-"""A document taken apart, its claims still of any shape: text, header, claims, signing input, signature."""
+Parts: TypeAlias = tuple[str, Header, bytes, bytes, bytes]
+"""A document taken apart, its claims still unread: text, header, payload, signing input, signature."""
 
 Verifier = Callable[[Sequence[tuple[Signed[Any], ec.EllipticCurvePublicKey]]], list[bool]]
 
@@ -126,7 +126,7 @@ def decode_segment(segment: bytes) -> bytes:
 
 
 def take_apart(text: str | bytes, kind: Kind) -> Parts:
-    """Size, segments, header and claims of a document of this kind; :class:`DocumentError` otherwise."""
+    """Size, segments and header of a document of this kind; :class:`DocumentError` for what is none."""
     if len(text) > kind.bytes_max:
         raise DocumentError("too_large", f"longer than {kind.bytes_max} bytes")
     try:
@@ -147,7 +147,7 @@ def take_apart(text: str | bytes, kind: Kind) -> Parts:
     if len(raw) != 64:
         raise DocumentError(kind.code, "an ES256 signature has 64 bytes")
     signing_input = data[: -1 - len(signature)]
-    return text, parsed, read_json(payload, kind.code), signing_input, raw
+    return text, parsed, payload, signing_input, raw
 
 
 @lru_cache(maxsize=HEADER_CACHE_MAX)
@@ -256,6 +256,12 @@ def der_signature(raw: bytes) -> bytes:
     """r‖s as ASN.1 DER, which OpenSSL wants (SEC 1, C.5). By hand: four times as fast as the library's."""
     content = _der_integer(raw[:32]) + _der_integer(raw[32:])
     return b"\x30" + bytes((len(content),)) + content
+
+
+def raw_signature(der: bytes) -> bytes:
+    """The reverse of :func:`der_signature`: r‖s, 64 bytes, of a signature that OpenSSL has just made."""
+    middle = 4 + der[3]
+    return der[4:middle][-32:].rjust(32, b"\x00") + der[middle + 2 :][-32:].rjust(32, b"\x00")
 
 
 def verify(signed: Signed[Any], key: ec.EllipticCurvePublicKey) -> bool:
