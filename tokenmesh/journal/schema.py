@@ -96,9 +96,9 @@ CREATE TRIGGER fulfil INSTEAD OF INSERT ON fulfilling BEGIN
         WHERE payer = NEW.payer AND jti = NEW.jti AND ended IS NULL AND owner = NEW.owner
         AND settle_by > NEW.at AND tok = NEW.charged
     ; SELECT RAISE(ABORT, 'unusual end') WHERE changes() = 0
-    ; INSERT INTO owed (n, payer, jti, charged, at, contract, receipt, status, digest, headers, body)
-        SELECT ifnull(max(n), 0) + 1, NEW.payer, NEW.jti, NEW.charged, NEW.at, NEW.contract, NEW.receipt,
-            NEW.status, NEW.digest, NEW.headers, NEW.body FROM owed
+    ; INSERT INTO owed (payer, jti, charged, at, contract, receipt, status, digest, headers, body)
+        VALUES (NEW.payer, NEW.jti, NEW.charged, NEW.at, NEW.contract, NEW.receipt,
+            NEW.status, NEW.digest, NEW.headers, NEW.body)
     ; END;
 """
 """What goes with one statement of :mod:`tokenmesh.journal.usual`; 60 is ``CHUNK``. No line of a trigger ends
