@@ -36,8 +36,8 @@ def test_every_header_names_the_hash_of_the_one_before(channel: Network) -> None
 def test_a_transaction_is_taken_apart(channel: Network) -> None:
     """Who asked for what, what was answered, read and written, and who endorsed it."""
     contract = channel.get_contract("blocks")
-    contract.submit_transaction("put", "taken-apart", "1")
-    written = contract.submit_async("increment", ["taken-apart"])
+    contract.submit_transaction("work", "taken-apart")
+    written = contract.submit_async("work", ["taken-apart"])
     status = written.get_status()
     (block,) = read_blocks(channel, status.block_number, status.block_number)
     index, envelope = next(
@@ -51,12 +51,13 @@ def test_a_transaction_is_taken_apart(channel: Network) -> None:
     assert read_creator(envelope.creator).msp_id == "GovernanceMSP"
     transaction = read_transaction(envelope)
     assert transaction.chaincode == transaction.invoked == transaction.header_chaincode == "blocks"
-    assert transaction.arguments == (b"increment", b"taken-apart")
-    assert (transaction.status, transaction.payload) == (200, b"2")
+    assert transaction.arguments == (b"work", b"taken-apart")
+    assert (transaction.status, transaction.payload) == (200, b"taken-apart")
     state = next(one for one in transaction.namespaces if one.name == "blocks")
-    assert [(one.key, one.value) for one in state.writes] == [(b"taken-apart", b"2")]
-    ((key, version),) = state.reads
-    assert key == b"taken-apart"
+    keys = [b"taken-apart-0", b"taken-apart-1", b"taken-apart-2"]
+    assert [(one.key, one.value) for one in state.writes] == [(key, b"2") for key in keys]
+    assert [one.key for one in state.reads] == keys
+    (version,) = {one.version for one in state.reads}
     assert version is not None
     assert version < Version(block.number, index)
     endorsers = {read_creator(one.endorser).msp_id for one in transaction.endorsements}

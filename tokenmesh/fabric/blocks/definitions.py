@@ -101,7 +101,7 @@ class Definitions:
         return db_pb2.StateData.FromString(octets or b"")
 
     def _field(self, chaincode: str, field: str, into: Any) -> Any:
-        into.ParseFromString(self._value(chaincode, field).bytes)
+        into.ParseFromString(self._value(chaincode, field).Bytes)
         return into
 
     def _lifecycle_policy(self) -> bytes:
