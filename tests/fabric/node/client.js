@@ -36,6 +36,28 @@ async function main() {
     },
     propose: async () => Buffer.from(contract.newProposal(given.arguments[0], { arguments: given.arguments.slice(1) }).getBytes()).toString('base64'),
     status: async () => (await gateway.newCommit(Buffer.from(given.commit, 'base64')).getStatus()).code,
+    // as many at once as are asked for, each on keys of its own; for benchmarks/fabric.py
+    load: async () => {
+      await contract.submitTransaction('put', 'warm', '1');
+      const begun = performance.now();
+      const end = begun + given.seconds * 1000;
+      const mark = `n${Date.now()}`;
+      let transactions = 0;
+      const failures = [];
+      const caller = async (number) => {
+        for (let count = 0; performance.now() < end; count++) {
+          try {
+            await contract.submitTransaction('put', `${mark}-${number}-${count}`, '1');
+            transactions++;
+          } catch (error) {
+            failures.push(String(error));
+          }
+        }
+      };
+      await Promise.all([...Array(given.concurrency).keys()].map(caller));
+      const seconds = (performance.now() - begun) / 1000;
+      return { transactions, seconds, errors: failures.length, first_error: failures[0] ?? null };
+    },
     events: async () => {
       const checkpoint = await checkpointers.file(given.checkpoint);
       const events = await network.getChaincodeEvents(given.chaincode, { checkpoint });

@@ -1,0 +1,214 @@
+"""What the ledger on Fabric settles, and how many calls by hold it bears; for ``fabric.py``.
+
+Settling: the payee carries signed contracts of one allowance, so many in each settlement. Holds: callers who
+each set tokens aside for one call, wait for it, sign the contract, capture it and wait for that: one payer's
+process on one side, one payee's on the other, two wallets in all.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tokenmesh.fabric.blocks import ledger_info, read_blocks
+from tokenmesh.fabric.gateway import Network as Channel
+from tokenmesh.fabric.gateway import connect_profile
+from tokenmesh.fabric.profile import Profile
+from tokenmesh.keyfiles import Identity
+from tokenmesh.ledger.base import Result
+from tokenmesh.ledger.fabric import FabricLedger
+from tokenmesh_chaincode.documents import Contract, Operation, digest, new_id, sign
+
+SUPPLY = 10**9
+TTL_S = 300
+CALLERS = 256
+TOKENS = 5
+ROUND = 8
+"""Settlements whose contracts are signed ahead of the clock's start."""
+VALID = 0
+
+
+class Market:
+    """A payer and a payee on a ledger, each with a connection of its own, as two services have."""
+
+    def __init__(
+        self, profile: Profile, chaincode: str, governance: Identity, wallets: Mapping[str, Identity]
+    ):
+        self.profile = profile
+        self._chaincode = chaincode
+        self.governance = governance
+        self.payer, self.payee = wallets["payer"], wallets["payee"]
+        self.paying, self.earning = self.open(), self.open()
+        self.domain = self.paying.domain
+        self._found()
+
+    def open(self) -> FabricLedger:
+        """The ledger, through a connection of its own."""
+        return FabricLedger(connect_profile(self.profile), "mesh", self._chaincode)
+
+    def close(self) -> None:
+        self.paying.close()
+        self.earning.close()
+
+    def operation(
+        self, signer: Identity, act: str, arg: Mapping[str, Any], operation_id: str | None = None
+    ) -> str:
+        now = int(time.time())
+        operation_id = operation_id or new_id()
+        return sign(
+            Operation(self.domain, signer.name, operation_id, now, now + TTL_S, act, dict(arg)), signer
+        )
+
+    def do(self, signer: Identity, act: str, arg: Mapping[str, Any]) -> dict[str, Any]:
+        (result,) = self.paying.submit([self.operation(signer, act, arg)]).result()
+        check(result)
+        return result.outcome.detail
+
+    def _found(self) -> None:
+        self.do(self.governance, "mint", {"tokens": SUPPLY})
+        for wallet in (self.payer, self.payee):
+            record = {"name": wallet.name, "cert": wallet.certificate_pem, "role": "service"}
+            self.do(self.governance, "register", record)
+        credit = self.do(self.governance, "grant", {"to": self.payer.name, "tokens": SUPPLY})["credit"]
+        self.do(self.payer, "sweep", {"credits": [credit]})
+
+    def contract(self, **claims: Any) -> str:
+        """A contract as a payer's client signs it for one request."""
+        now = int(time.time())
+        document = Contract(
+            dom=self.domain,
+            iss=self.payer.name,
+            aud=self.payee.name,
+            op="GET /quote/{symbol}",
+            htm="GET",
+            htu="/quote/ACME?currency=EUR",
+            dig=digest(b""),
+            tok=TOKENS,
+            jti=new_id(),
+            iat=now,
+            exp=now + 60,
+            via="hold",
+            tp="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        )
+        return sign(document._replace(**claims), self.payer)
+
+
+def check(*results: Result) -> None:
+    for result in results:
+        assert result.outcome.ok, result.outcome
+
+
+def measure_settling(market: Market, seconds: float, settlement: int) -> dict[str, Any]:
+    """Contracts settled per second, ``settlement`` of them in a transaction, and what that takes."""
+    total, elapsed = 0, 0.0
+    times: list[float] = []
+    while elapsed < seconds:
+        allowance = new_id()
+        terms = {
+            "id": allowance,
+            "payee": market.payee.name,
+            "tokens": SUPPLY // 1_000,
+            "exp": int(time.time()) + 3600,
+        }
+        market.do(market.payer, "open", terms)
+        contracts = [
+            market.contract(via=allowance, lane="lane", seq=seq) for seq in range(ROUND * settlement)
+        ]
+        begun = time.perf_counter()
+        for some in _pieces(contracts, settlement):
+            start = time.perf_counter()
+            items = [[text, TOKENS] for text in some]
+            (result,) = market.earning.submit(
+                [market.operation(market.payee, "settle", {"items": items})]
+            ).result()
+            times.append(time.perf_counter() - start)
+            check(result)
+            assert result.outcome.detail["settled"] == len(some), result.outcome.detail
+        elapsed += time.perf_counter() - begun
+        total += len(contracts)
+    times.sort()
+    return {
+        "settled_per_s": round(total / elapsed),
+        "settlement_contracts": settlement,
+        "settlement_p50_ms": round(times[len(times) // 2] * 1e3, 1),
+    }
+
+
+def _pieces(contracts: list[str], size: int) -> Iterator[list[str]]:
+    for start in range(0, len(contracts), size):
+        yield contracts[start : start + size]
+
+
+def measure_hold_calls(market: Market, seconds: float) -> dict[str, Any]:
+    """Calls by hold per second, placed and captured, with ``CALLERS`` at once; the time of one."""
+    start = threading.Barrier(CALLERS + 1)
+    over = threading.Event()
+    times: list[list[float]] = [[] for _ in range(CALLERS)]
+    failures: list[BaseException] = []
+
+    def caller(mine: list[float]) -> None:
+        try:
+            start.wait()
+            while not over.is_set():
+                begun = time.perf_counter()
+                _hold_call(market)
+                mine.append(time.perf_counter() - begun)
+        except BaseException as error:
+            failures.append(error)
+            raise
+
+    threads = [threading.Thread(target=caller, args=(mine,)) for mine in times]
+    for thread in threads:
+        thread.start()
+    start.wait()
+    begun = time.perf_counter()
+    over.wait(seconds)
+    over.set()
+    for thread in threads:
+        thread.join()
+    elapsed = time.perf_counter() - begun
+    assert not failures, failures
+    taken = sorted(one for mine in times for one in mine)
+    return {
+        "hold_calls_per_s": round(len(taken) / elapsed),
+        "hold_callers": CALLERS,
+        "hold_call_p50_ms": round(taken[len(taken) // 2] * 1e3, 1),
+        "hold_call_p99_ms": round(taken[len(taken) * 99 // 100] * 1e3, 1),
+    }
+
+
+def _hold_call(market: Market) -> None:
+    """Set tokens aside, and have them captured with the contract."""
+    call = new_id()
+    arg = {"id": call, "payee": market.payee.name, "tokens": TOKENS, "exp": int(time.time()) + 120}
+    check(*market.paying.submit([market.operation(market.payer, "hold", arg, call)]).result())
+    items = [[market.contract(jti=call), TOKENS]]
+    (result,) = market.earning.submit([market.operation(market.payee, "settle", {"items": items})]).result()
+    check(result)
+    assert result.outcome.detail["settled"] == 1, result.outcome.detail
+
+
+def height(channel: Channel) -> int:
+    """How many blocks there are."""
+    return ledger_info(channel).height
+
+
+def weigh_blocks(channel: Channel, first: int) -> dict[str, Any]:
+    """What the blocks from ``first`` on hold: transactions, how many of them are invalid, bytes."""
+    transactions = invalid = blocks = octets = largest = 0
+    for block in read_blocks(channel, first):
+        blocks += 1
+        size = len(block.to_bytes())
+        octets += size
+        largest = max(largest, size)
+        transactions += len(block.data)
+        invalid += sum(code != VALID for code in block.codes)
+    return {
+        "transactions": transactions,
+        "invalid_share": round(invalid / max(transactions, 1), 4),
+        "blocks": blocks,
+        "block_bytes_mean": round(octets / max(blocks, 1)),
+        "block_bytes_max": largest,
+    }
