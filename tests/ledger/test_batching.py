@@ -10,7 +10,8 @@ import pytest
 
 from tokenmesh.errors import LedgerBusy, LedgerError, LedgerOutcomeUnknown, LedgerUnavailable
 from tokenmesh.ledger.base import Result
-from tokenmesh.ledger.batching import SHORT_BYTES_MAX, Batcher, Reader
+from tokenmesh.ledger.batching import SHORT_BYTES_MAX, Batcher, Reader, together
+from tokenmesh_chaincode.documents import Disclosures, thumbprint
 from tokenmesh_chaincode.rules import Outcome
 
 SOON = 10.0
@@ -44,13 +45,17 @@ def gate():
     gate.open()
 
 
+def as_is(operations: list[str], _: Disclosures) -> list[str]:
+    return operations
+
+
 def texts(results: list[Result]) -> list[str]:
     return [result.outcome.detail["text"] for result in results]
 
 
 def test_what_gathers_while_a_batch_is_on_its_way_is_the_next_batch(gate):
     """One write serves everyone who waited for it, and each gets the results of its own operations."""
-    batcher = Batcher(list, gate.write)
+    batcher = Batcher(as_is, gate.write)
     first = batcher.submit(["a"])
     assert gate.begun.acquire(timeout=SOON)
     later = [batcher.submit([f"b{n}", f"c{n}"]) for n in range(50)]
@@ -63,7 +68,7 @@ def test_what_gathers_while_a_batch_is_on_its_way_is_the_next_batch(gate):
 
 def test_a_batch_is_bounded_in_operations_and_bytes(gate):
     """batch_max and batch_bytes_max hold, in the order of submission, and a submission stays whole."""
-    batcher = Batcher(list, gate.write, batch_max=4, batch_bytes_max=100)
+    batcher = Batcher(as_is, gate.write, batch_max=4, batch_bytes_max=100)
     submissions = [["a"], ["b", "b", "b"], ["c", "c"], ["d" * 60], ["e" * 60], ["f" * 500]]
     futures = []
     for number, operations in enumerate(submissions):
@@ -80,7 +85,7 @@ def test_a_short_submission_does_not_wait_for_a_long_one_to_be_prepared(gate):
     """While a settlement is being read and checked, a hold that came later is prepared and written."""
     long, go = threading.Event(), threading.Event()
 
-    def prepare(operations: list[str]) -> list[str]:
+    def prepare(operations: list[str], _: Disclosures) -> list[str]:
         if len(operations[0]) > SHORT_BYTES_MAX:
             long.set()
             assert go.wait(SOON)
@@ -100,7 +105,7 @@ def test_a_short_submission_does_not_wait_for_a_long_one_to_be_prepared(gate):
 def test_what_cannot_be_prepared_certainly_did_not_happen(gate):
     """A fault while preparing: LedgerUnavailable, nothing was written, and the next one works."""
 
-    def prepare(operations: list[str]) -> list[str]:
+    def prepare(operations: list[str], _: Disclosures) -> list[str]:
         if "fault" in operations:
             raise ZeroDivisionError
         return operations
@@ -115,7 +120,7 @@ def test_what_cannot_be_prepared_certainly_did_not_happen(gate):
 
 def test_a_submission_beyond_a_batch_is_refused(gate):
     """More operations than one batch takes are the caller's to cut; the message names the limits."""
-    batcher = Batcher(list, gate.write, batch_max=2, batch_bytes_max=10)
+    batcher = Batcher(as_is, gate.write, batch_max=2, batch_bytes_max=10)
     for operations in (["a"] * 3, ["a" * 6, "b" * 6]):
         with pytest.raises(LedgerError, match="batch_max"):
             batcher.submit(operations).result(SOON)
@@ -125,14 +130,14 @@ def test_a_submission_beyond_a_batch_is_refused(gate):
 
 def test_nothing_to_do_is_done_at_once(gate):
     """An empty submission is answered without a batch."""
-    batcher = Batcher(list, gate.write)
+    batcher = Batcher(as_is, gate.write)
     assert batcher.submit([]).result(0) == []
     assert gate.batches == []
 
 
 def test_the_queue_is_bounded(gate):
     """Past queue_max callers get LedgerBusy at once; when the queue has emptied it takes operations again."""
-    batcher = Batcher(list, gate.write, queue_max=3)
+    batcher = Batcher(as_is, gate.write, queue_max=3)
     first = batcher.submit(["a"])
     assert gate.begun.acquire(timeout=SOON)
     waiting = [batcher.submit(["b"]) for _ in range(2)]
@@ -147,7 +152,7 @@ def test_the_queue_is_bounded(gate):
 
 def test_a_cancelled_submission_is_not_written(gate):
     """Cancelled while it waits: dropped, and its neighbours are not disturbed. Under way: too late."""
-    batcher = Batcher(list, gate.write)
+    batcher = Batcher(as_is, gate.write)
     first = batcher.submit(["a"])
     assert gate.begun.acquire(timeout=SOON)
     dropped, kept = batcher.submit(["b"]), batcher.submit(["c"])
@@ -171,7 +176,7 @@ def test_a_cancelled_submission_is_not_written(gate):
 )
 def test_a_failed_batch_fails_all_who_are_in_it_and_no_other(gate, raised, seen):
     """Everyone gets an exception of its own; a fault of the code counts as unknown; the next batch works."""
-    batcher = Batcher(list, gate.write)
+    batcher = Batcher(as_is, gate.write)
     first = batcher.submit(["a"])
     assert gate.begun.acquire(timeout=SOON)
     second, third = batcher.submit(["b"]), batcher.submit(["c"])
@@ -191,7 +196,7 @@ def test_a_failed_batch_fails_all_who_are_in_it_and_no_other(gate, raised, seen)
 
 def test_close_writes_what_was_submitted_and_takes_nothing_more(gate):
     """What was queued before close is done; what comes after gets LedgerUnavailable, as often as it asks."""
-    batcher = Batcher(list, gate.write)
+    batcher = Batcher(as_is, gate.write)
     futures = [batcher.submit([str(n)]) for n in range(20)]
     gate.open()
     batcher.close()
@@ -204,7 +209,7 @@ def test_close_writes_what_was_submitted_and_takes_nothing_more(gate):
 
 def test_close_waits_for_a_bounded_time(gate):
     """A write that hangs does not hang close: what was not begun fails, what was begun ends as it ends."""
-    batcher = Batcher(list, gate.write)
+    batcher = Batcher(as_is, gate.write)
     begun = batcher.submit(["a"])
     assert gate.begun.acquire(timeout=SOON)
     queued = batcher.submit(["b"])
@@ -217,7 +222,7 @@ def test_close_waits_for_a_bounded_time(gate):
 
 def test_close_from_a_callback(gate):
     """Closing in a future's callback, which runs in the batcher's own thread, does not wait for itself."""
-    batcher = Batcher(list, gate.write)
+    batcher = Batcher(as_is, gate.write)
     closed = threading.Event()
 
     def close(_: Future[list[Result]]) -> None:
@@ -232,7 +237,7 @@ def test_close_from_a_callback(gate):
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_process_is_told_to_open_its_own(gate):
     """The thread does not exist in a forked child: there a submission fails instead of waiting for ever."""
-    batcher = Batcher(list, gate.write)
+    batcher = Batcher(as_is, gate.write)
     gate.open()
     batcher.submit(["a"]).result(SOON)
     child = os.fork()
@@ -280,3 +285,21 @@ def test_questions_are_bounded():
     assert first.result(SOON)
     assert [future.result(SOON) for future in waiting] == [1, 1]
     reader.close()
+
+
+def test_disclosures_count_as_bytes_that_wait(gate):
+    """What a caller submits beside its operations has its place in the queue's limit."""
+    batcher = Batcher(as_is, gate.write, batch_bytes_max=10)
+    first = batcher.submit(["a"])
+    assert gate.begun.acquire(timeout=SOON)
+    with pytest.raises(LedgerBusy):
+        batcher.submit(["b"], {"sd": "x" * 80}).result(SOON)
+    gate.open()
+    assert texts(first.result(SOON)) == ["a"]
+    batcher.close()
+
+
+def test_a_wrong_disclosure_displaces_no_right_one():
+    right, sd = "right", thumbprint(b"right")
+    for given in ([{sd: right}, {sd: "wrong"}], [{sd: "wrong"}, {sd: right}]):
+        assert together(given) == {sd: right}

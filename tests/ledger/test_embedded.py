@@ -13,6 +13,7 @@ from contextlib import closing
 
 import pytest
 from ledger.ledger_suite import LedgerSuite
+from ledger.suite_private import Private
 from ledger.suite_tools import PAYEE, PAYER
 
 from support.ledgers import GOVERNANCE, Domain, make_ledger, now_of
@@ -21,13 +22,14 @@ from tokenmesh.config import Settings
 from tokenmesh.errors import ConfigError, LedgerBusy, LedgerError, LedgerUnavailable
 from tokenmesh.ledger import open_ledger, store
 from tokenmesh.ledger.embedded import EmbeddedLedger
+from tokenmesh.ledger.store import SCHEMA_VERSION
 from tokenmesh.ledger.verify import verify_ledger
 from tokenmesh_chaincode.rules import default_policy
 
 SOON = 10.0
 
 
-class TestEmbedded(LedgerSuite):
+class TestEmbedded(LedgerSuite, Private):
     """The shared suite, on a file, with a clock that the test holds."""
 
     @pytest.fixture
@@ -111,8 +113,8 @@ def test_there_must_be_a_ledger_to_open(tmp_path):
     domain = make_ledger(tmp_path)
     domain.ledger.close()
     with closing(sqlite3.connect(domain.ledger.path)) as later:
-        later.execute("PRAGMA user_version=2")
-    with pytest.raises(ConfigError, match="format 2"):
+        later.execute(f"PRAGMA user_version={SCHEMA_VERSION + 1}")
+    with pytest.raises(ConfigError, match=f"format {SCHEMA_VERSION + 1}"):
         EmbeddedLedger(domain.ledger.path)
 
 

@@ -12,7 +12,17 @@ from support.wallets import Wallets
 from tokenmesh.keyfiles import Identity
 from tokenmesh.ledger.base import Balance, Ledger, Result
 from tokenmesh.ledger.embedded import EmbeddedLedger
-from tokenmesh_chaincode.documents import Contract, Operation, Signer, digest, new_id, sign
+from tokenmesh_chaincode.documents import (
+    Contract,
+    Disclosures,
+    Operation,
+    Signer,
+    conceal,
+    digest,
+    new_id,
+    new_salt,
+    sign,
+)
 from tokenmesh_chaincode.rules import Outcome, default_policy
 
 T = TypeVar("T")
@@ -61,8 +71,8 @@ class Domain:
         dom = dom or self.ledger.domain
         return sign(Operation(dom, signer.name, jti or new_id(), iat, iat + ttl_s, act, dict(arg)), signer)
 
-    def submit(self, *operations: str) -> list[Result]:
-        return now_of(self.ledger.submit(operations))
+    def submit(self, *operations: str, disclosures: Disclosures | None = None) -> list[Result]:
+        return now_of(self.ledger.submit(operations, disclosures=disclosures))
 
     def ask(self, by: str | Signer, act: str, arg: Mapping[str, Any], **claims: Any) -> Outcome:
         """Have one operation done, whatever comes of it."""
@@ -91,10 +101,19 @@ class Domain:
     def contract(self, payer: str | Signer, payee: str, **claims: Any) -> str:
         """A contract for ``GET /quote/ACME`` at 5 tokens by hold; ``claims`` are what differs."""
         signer = self.wallets[payer] if isinstance(payer, str) else payer
+        return sign(self._contract(signer.name, payee, **claims), signer)
+
+    def private_contract(self, payer: str | Signer, payee: str, **claims: Any) -> tuple[str, dict[str, str]]:
+        """The same as a private contract, and its disclosure by its digest."""
+        signer = self.wallets[payer] if isinstance(payer, str) else payer
+        concealed, disclosure = conceal(self._contract(signer.name, payee, **claims), new_salt())
+        return sign(concealed, signer), {concealed.sd or "": disclosure}
+
+    def _contract(self, payer: str, payee: str, **claims: Any) -> Contract:
         iat = claims.pop("iat", self.now)
         contract = Contract(
             dom=self.ledger.domain,
-            iss=signer.name,
+            iss=payer,
             aud=payee,
             op="GET /quote/{symbol}",
             htm="GET",
@@ -106,7 +125,7 @@ class Domain:
             exp=iat + TTL_S,
             via="hold",
         )
-        return sign(contract._replace(**claims), signer)
+        return contract._replace(**claims)
 
     def balance(self, name: str) -> Balance:
         return now_of(self.ledger.balance(name))

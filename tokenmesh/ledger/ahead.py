@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 from tokenmesh_chaincode import documents
 from tokenmesh_chaincode.certificates import public_key
-from tokenmesh_chaincode.documents import Signed
+from tokenmesh_chaincode.documents import NO_DISCLOSURES, Disclosures, Signed
 from tokenmesh_chaincode.prepared import Item, Prepared
 
 Certificates: TypeAlias = Callable[[str], Mapping[str, str]]
@@ -39,9 +39,9 @@ class Preparer:
         self._pool = ThreadPoolExecutor(self._threads - 1 or 1, "tokenmesh-ledger-verifier")
         self._keys: dict[tuple[str, str], EllipticCurvePublicKey] = {}
 
-    def prepare(self, texts: Sequence[str]) -> list[Prepared]:
+    def prepare(self, texts: Sequence[str], disclosures: Disclosures = NO_DISCLOSURES) -> list[Prepared]:
         """Read the operations, and check all their signatures and those of the contracts in them."""
-        prepared = [Prepared(text) for text in texts]
+        prepared = [Prepared(text, disclosures) for text in texts]
         wanted = [(one, signed, key) for one in prepared for signed, key in self._items(one)]
         found = self._verify([(signed, key) for _, signed, key in wanted])
         for (one, signed, key), holds in zip(wanted, found, strict=True):

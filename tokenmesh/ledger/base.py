@@ -19,6 +19,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
+from tokenmesh_chaincode.documents import Disclosures
 from tokenmesh_chaincode.rules import Outcome
 
 HISTORY_LIMIT_MAX = 1_000
@@ -39,12 +40,14 @@ class Result(NamedTuple):
 
 
 class Certificate(NamedTuple):
-    """A certificate of a wallet: good from ``since`` until ``until`` (None: until rotated)."""
+    """A certificate of a wallet: good from ``since`` until ``until`` (None: until rotated), unless it was
+    revoked."""
 
     x5t: str
     pem: str
     since: int
     until: int | None
+    revoked_at: int | None = None
 
 
 class WalletRecord(NamedTuple):
@@ -163,7 +166,10 @@ class Transaction(NamedTuple):
 
 
 class ContractRecord(NamedTuple):
-    """One appearance of a contract in a settlement: ``code`` is ``"ok"`` or why the rules refused it."""
+    """One appearance of a contract in a settlement: ``code`` is ``"ok"`` or why the rules refused it.
+
+    Of a private contract ``op`` is what its disclosure says, where that is at hand, and else ``""``.
+    """
 
     tx_id: str
     time: float
@@ -173,6 +179,7 @@ class ContractRecord(NamedTuple):
     charged: int
     code: str
     contract: str
+    disclosure: str | None = None
 
 
 class Ledger(ABC):
@@ -182,10 +189,14 @@ class Ledger(ABC):
     """The id of the domain, which every document names."""
 
     @abstractmethod
-    def submit(self, operations: Sequence[str]) -> Future[list[Result]]:
+    def submit(
+        self, operations: Sequence[str], *, disclosures: Disclosures | None = None
+    ) -> Future[list[Result]]:
         """Have ``operations`` done in this order, each all or nothing by itself; their results in order.
 
-        Durable before the future is done. What concurrent callers submit travels together.
+        Durable before the future is done. What concurrent callers submit travels together. ``disclosures``
+        are those of the private contracts in the operations, by ``sd``: who judges by the rules gets them,
+        and they are in no transaction.
         """
 
     @abstractmethod

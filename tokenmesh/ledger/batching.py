@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from tokenmesh.errors import LedgerBusy, LedgerError, LedgerOutcomeUnknown, LedgerUnavailable
 from tokenmesh.ledger.base import Result
+from tokenmesh_chaincode.documents import NO_DISCLOSURES, Disclosures, thumbprint
 
 P = TypeVar("P")
 T = TypeVar("T")
@@ -94,6 +95,18 @@ class Room:
         with self._lock:
             self._waiting -= size
             self._bytes -= length
+
+
+class Submission(NamedTuple):
+    """What a caller has submitted: operations, and the disclosures of private contracts in them."""
+
+    operations: Sequence[str]
+    disclosures: Disclosures
+
+    @property
+    def bytes(self) -> int:
+        """The length of all of it."""
+        return sum(map(len, self.operations)) + sum(map(len, self.disclosures.values()))
 
 
 class Worker(Generic[P]):
@@ -206,11 +219,11 @@ def fail(batch: Sequence[Job[Any]], error: LedgerError) -> None:
 class Batcher(Generic[P]):
     """Collects what concurrent callers submit and hands it to ``write`` in batches.
 
-    One thread calls ``write`` on all that is prepared; two call ``prepare`` on operations as they come, one
-    on short submissions and one on long ones. So a batch is prepared while the one before is on its way,
-    and nobody's hold waits until somebody's settlement is prepared. Both functions get several operations
-    and give as many results in the same order. ``write`` raises ``LedgerUnavailable`` if certainly nothing
-    happened and ``LedgerOutcomeUnknown`` if that is not known.
+    One thread calls ``write`` on all that is prepared; two call ``prepare`` on operations as they come (with
+    all disclosures that came along), one on short submissions and one on long ones. So a batch is prepared
+    while the one before is on its way, and nobody's hold waits until somebody's settlement is prepared. Both
+    functions get several operations and give as many results in the same order. ``write`` raises
+    ``LedgerUnavailable`` if certainly nothing happened and ``LedgerOutcomeUnknown`` if that is not known.
 
     A submission stays whole: its operations are in one batch. Submissions are independent: a short one may
     be written before a long one that came earlier.
@@ -218,7 +231,7 @@ class Batcher(Generic[P]):
 
     def __init__(
         self,
-        prepare: Callable[[list[str]], list[P]],
+        prepare: Callable[[list[str], Disclosures], list[P]],
         write: Callable[[list[P]], list[Result]],
         *,
         batch_max: int = BATCH_MAX,
@@ -231,7 +244,7 @@ class Batcher(Generic[P]):
         self._batch_bytes_max = batch_bytes_max
         self._room = Room(queue_max, QUEUE_BATCHES_MAX * batch_bytes_max)
         self._short, self._long = (
-            Worker[Sequence[str]](
+            Worker[Submission](
                 f"tokenmesh-ledger-preparer-{length}",
                 self._do_prepare,
                 batch_max=min(batch_max, PREPARED_AT_ONCE_MAX),
@@ -247,10 +260,13 @@ class Batcher(Generic[P]):
             unsure=True,
         )
 
-    def submit(self, operations: Sequence[str]) -> Future[list[Result]]:
+    def submit(
+        self, operations: Sequence[str], disclosures: Disclosures = NO_DISCLOSURES
+    ) -> Future[list[Result]]:
         """Queue ``operations``; the future has their results in order."""
         future: Future[list[Result]] = Future()
-        size, length = len(operations), sum(map(len, operations))
+        submission = Submission(operations, disclosures)
+        size, length = len(operations), submission.bytes
         if not size:
             future.set_result([])
         elif size > 1 and (size > self._batch_max or length > self._batch_bytes_max):
@@ -261,13 +277,16 @@ class Batcher(Generic[P]):
                 )
             )
         else:
-            job = Job(operations, future, size, length)
+            job = Job(submission, future, size, length)
             if self._room.admit(job):
                 (self._long if length > SHORT_BYTES_MAX else self._short).put(job)
         return future
 
-    def _do_prepare(self, batch: list[Job[Sequence[str]]]) -> None:
-        prepared = self._prepare([operation for job in batch for operation in job.payload])
+    def _do_prepare(self, batch: list[Job[Submission]]) -> None:
+        prepared = self._prepare(
+            [operation for job in batch for operation in job.payload.operations],
+            together(job.payload.disclosures for job in batch),
+        )
         start = 0
         for job in batch:
             self._writer.put(Job(prepared[start : start + job.size], *job[1:]))
@@ -293,6 +312,16 @@ class Batcher(Generic[P]):
         for preparer in (self._short, self._long):
             preparer.close(max(0.0, until - time.monotonic()))
         return self._writer.close(max(0.0, until - time.monotonic()))
+
+
+def together(all_of_them: Iterable[Disclosures]) -> Disclosures:
+    """Several callers' disclosures as one. A wrong one of the one caller does not displace another's."""
+    found: dict[str, str] = {}
+    for disclosures in all_of_them:
+        for sd, disclosure in disclosures.items():
+            if sd not in found or thumbprint(disclosure.encode()) == sd:
+                found[sd] = disclosure
+    return found
 
 
 class Reader:

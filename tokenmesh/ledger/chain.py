@@ -24,6 +24,7 @@ from tokenmesh.ledger.store import AT_BITS
 from tokenmesh_chaincode import documents
 from tokenmesh_chaincode.documents import Contract, Operation, Signed, Signer, canonical
 from tokenmesh_chaincode.rules import Outcome
+from tokenmesh_chaincode.state import Value
 
 _HASH = hashlib.sha256
 _key = itemgetter(0)
@@ -135,6 +136,14 @@ def beginning(first: dict[str, Any], domain: str, signer: str) -> Entry:
     """The only operation of transaction 0: the genesis document ``first``, by one of the governors."""
     outcome = text_of(Outcome(True, "ok", {"domain": domain}).to_json())
     return Entry(signer, domain, "genesis", outcome, canonical(first), ())
+
+
+def certificate_to_write(wallet: Value | None, x5t: str, now: int) -> Value | None:
+    """The certificate of a wallet by which it may write a transaction at ``now``, if it has it."""
+    for certificate in [] if wallet is None else wallet["certs"]:
+        if certificate["x5t"] == x5t and now <= certificate["until"] and "revoked_at" not in certificate:
+            return dict(certificate)
+    return None
 
 
 def can_write(connection: sqlite3.Connection) -> None:

@@ -19,6 +19,7 @@ from typing import Any, Self, TypeVar
 
 from tokenmesh.config import Settings
 from tokenmesh.errors import ConfigError, LedgerError
+from tokenmesh.ledger import private
 from tokenmesh.ledger.ahead import Preparer
 from tokenmesh.ledger.base import (
     Allowance,
@@ -48,7 +49,7 @@ from tokenmesh.ledger.store import (
 )
 from tokenmesh.ledger.turnstile import Turnstile
 from tokenmesh.ledger.writer import Writer
-from tokenmesh_chaincode.documents import Signer, new_id
+from tokenmesh_chaincode.documents import NO_DISCLOSURES, Disclosures, Signer, new_id
 from tokenmesh_chaincode.prepared import Prepared
 from tokenmesh_chaincode.rules import genesis, genesis_document
 
@@ -163,14 +164,16 @@ class EmbeddedLedger(Ledger):
             raise unavailable(error, self.path) from error
         return connection
 
-    def submit(self, operations: Sequence[str]) -> Future[list[Result]]:
+    def submit(
+        self, operations: Sequence[str], *, disclosures: Disclosures | None = None
+    ) -> Future[list[Result]]:
         if self._batcher is None:
             future: Future[list[Result]] = Future()
             future.set_exception(
                 LedgerError("this ledger was opened without a wallet, to read: nothing can be submitted")
             )
             return future
-        return self._batcher.submit(operations)
+        return self._batcher.submit(operations, disclosures or NO_DISCLOSURES)
 
     def wallet(self, name: str) -> Future[WalletRecord | None]:
         return self._ask(lambda ask: ask.wallet(name))
@@ -211,7 +214,7 @@ class EmbeddedLedger(Ledger):
         return self._ask(lambda ask: ask.transaction(tx_id))
 
     def contract(self, jti: str) -> Future[list[ContractRecord]]:
-        return self._ask(lambda ask: ask.contract(jti))
+        return self._ask(lambda ask: self._disclosed(ask.contract(jti)))
 
     def proposals(self, now: int) -> Future[list[Proposal]]:
         return self._ask(lambda ask: ask.proposals(now))
@@ -236,6 +239,9 @@ class EmbeddedLedger(Ledger):
         except LedgerError:
             return {}
         return {} if wallet is None else {one.x5t: one.pem for one in wallet.certificates}
+
+    def _disclosed(self, records: list[ContractRecord]) -> list[ContractRecord]:
+        return private.disclosed(records, private.find(self._connection, private.digests_of(records)))
 
     def _ask(self, question: Callable[[Questions], T]) -> Future[T]:
         return self._reader.ask(lambda: self._ask_now(question))

@@ -20,6 +20,7 @@ CODES: Mapping[str, str] = {
     "outcome": "the rules give another outcome than the one noted",
     "conservation": "tokens came from nowhere, or went there",
     "state": "a row of the state is not what the transactions make it",
+    "disclosure": "a disclosure that is kept is not that of a private contract",
     "index": "a row that makes history searchable is not what the transactions make it",
     "settled_twice": "a contract was settled twice: the payee was paid two times for one id",
 }
@@ -37,10 +38,16 @@ class Finding(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What :func:`~tokenmesh.ledger.verify.verify_ledger` found in so many transactions."""
+    """What :func:`~tokenmesh.ledger.verify.verify_ledger` found in so many transactions.
+
+    Of the ``private`` contracts in them ``undisclosed`` are those whose disclosures were not at hand: all of
+    them was verified, but that policy allowed what they were for is as the ledger has recorded it.
+    """
 
     transactions: int
     findings: list[Finding]
+    private: int = 0
+    undisclosed: int = 0
 
     @property
     def ok(self) -> bool:

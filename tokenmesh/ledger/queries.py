@@ -267,7 +267,8 @@ def after(prefix: str) -> str:
 
 def _wallet(value: dict[str, Any]) -> WalletRecord:
     certificates = tuple(
-        Certificate(one["x5t"], one["pem"], one["since"], one["until"]) for one in value["certs"]
+        Certificate(one["x5t"], one["pem"], one["since"], one["until"], one.get("revoked_at"))
+        for one in value["certs"]
     )
     return WalletRecord(
         value["name"], value["role"], value["url"], certificates, value["frozen_at"], value["created"]

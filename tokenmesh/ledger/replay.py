@@ -9,18 +9,27 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from tokenmesh.ledger import private
 from tokenmesh.ledger.ahead import Preparer
-from tokenmesh.ledger.chain import Entry, Header, beginning, body_digest, entry_of, write_effects
+from tokenmesh.ledger.chain import (
+    Entry,
+    Header,
+    beginning,
+    body_digest,
+    certificate_to_write,
+    entry_of,
+    write_effects,
+)
 from tokenmesh.ledger.findings import Enough, Findings
 from tokenmesh.ledger.state import StoredState
 from tokenmesh.ledger.store import AT_BITS
 from tokenmesh.ledger.worth import movement
 from tokenmesh_chaincode.certificates import public_key
 from tokenmesh_chaincode.documents import Contract
-from tokenmesh_chaincode.prepared import apply_prepared, keys_read
+from tokenmesh_chaincode.prepared import Prepared, apply_prepared, keys_read
 from tokenmesh_chaincode.rules import Context, Outcome, genesis
 
 
@@ -54,17 +63,32 @@ _SETTLED = """
     CREATE TABLE settled (payer TEXT, jti TEXT, via TEXT, n INTEGER, PRIMARY KEY (payer, jti)) WITHOUT ROWID
 """
 
+_PRIVATE = "CREATE TABLE private (sd TEXT, n INTEGER, PRIMARY KEY (sd, n)) WITHOUT ROWID"
+"""Which transactions carry a private contract of this digest."""
+
 
 class Replay:
-    """The replay so far. ``own`` is a connection to an empty ledger file of its own, with all tables."""
+    """The replay so far. ``own`` is a connection to an empty ledger file of its own, with all tables;
+    ``disclosures`` gives those of private contracts that are at hand."""
 
-    def __init__(self, own: sqlite3.Connection, findings: Findings) -> None:
+    def __init__(
+        self,
+        own: sqlite3.Connection,
+        findings: Findings,
+        disclosures: Callable[[Sequence[str]], Mapping[str, str]],
+    ) -> None:
         self.domain = ""
         self.last: TransactionRow | None = None
         self.diverged = False
         """Something was found that changes what follows: what the state should be is not known any more."""
+        self.private = 0
+        """Private contracts so far."""
+        self.undisclosed = 0
+        """Those of them whose disclosures are not at hand: what policy said about them is as recorded."""
+        self._disclosures = disclosures
         self._own = own
         own.execute(_SETTLED)
+        own.execute(_PRIVATE)
         self._findings = findings
         self._last_ids: set[str] = {""}
         self._preparer = Preparer(self._certificates)
@@ -154,14 +178,10 @@ class Replay:
             self._find(row, "time", "it is older than the transaction before it")
 
     def _check_signature(self, row: TransactionRow, header: Header) -> None:
-        wallet = self._state.get(f"wallet/{row.signer}") or {"certs": ()}
-        pems = [
-            certificate["pem"]
-            for certificate in wallet["certs"]
-            if certificate["x5t"] == row.x5t and row.time_ms // 1000 <= certificate["until"]
-        ]
-        if pems:
-            if not header.is_signed(row.signature, public_key(pems[0])):
+        wallet = self._state.get(f"wallet/{row.signer}")
+        certificate = certificate_to_write(wallet, row.x5t, row.time_ms // 1000)
+        if certificate is not None:
+            if not header.is_signed(row.signature, public_key(certificate["pem"])):
                 self._find(row, "signature", f"the signature of {row.signer} does not hold")
         elif not self.diverged:
             self._find(row, "signature", f"{row.signer} had no certificate {row.x5t} when it was written")
@@ -172,6 +192,7 @@ class Replay:
         settled: list[Contract] = []
         texts = [one.document.decode("ascii", "replace") for one in operations]
         ahead = self._preparer.prepare(texts)
+        self._disclose(row, ahead)
         self._state.begin(key for prepared in ahead for key in keys_read(prepared))
         for one, prepared in zip(operations, ahead, strict=True):
             signed = prepared.signed
@@ -179,15 +200,16 @@ class Replay:
                 self._suspect(row, "operation", f"{_name(one)} is not the document of an operation")
                 continue
             changes = self._state.changes
-            outcome = apply_prepared(self._state, prepared, Context(row.time_ms // 1000))
+            said = _recorded(one) if private.digests_in(prepared.carried) else None
+            outcome = apply_prepared(self._state, prepared, Context(row.time_ms // 1000), said)
             entry = entry_of(signed, prepared.carried, outcome)
             if self._state.changes == changes:
                 self._suspect(row, "outcome", f"{_name(one)} would not have been recorded: {outcome.code}")
             elif entry.outcome != one.outcome:
                 self._suspect(row, "outcome", f"{_name(one)} ends by the rules with {entry.outcome[:200]}")
             if (one.issuer, one.id, one.act) != entry[:3]:
-                said = f"{entry.act} {entry.id} of {entry.issuer}"
-                self._find(row, "operation", f"{_name(one)} is what is noted, but its document says {said}")
+                name = f"{entry.act} {entry.id} of {entry.issuer}"
+                self._find(row, "operation", f"{_name(one)} is what is noted, but its document says {name}")
             entries.append(entry)
             if outcome.ok and entry.act == "settle":
                 settled += _settled([contract.body for contract in prepared.carried], outcome)
@@ -196,6 +218,21 @@ class Replay:
             self._find(row, "conservation", f"accounted for are {accounted:+} tokens, minted are {supply:+}")
         self._check_settled_once(row, settled)
         self._write(row, entries)
+
+    def _disclose(self, row: TransactionRow, ahead: Sequence[Prepared]) -> None:
+        """Give the private contracts of a transaction what disclosures there are, and count the others."""
+        digests = [sd for prepared in ahead for sd in private.digests_in(prepared.carried)]
+        if not digests:
+            return
+        found = self._disclosures(digests)
+        own = {sd: disclosure for sd, disclosure in found.items() if private.holds(sd, disclosure)}
+        for prepared in ahead:
+            prepared.disclosures |= {sd: own[sd] for sd in private.digests_in(prepared.carried) if sd in own}
+        self.private += len(digests)
+        self.undisclosed += sum(sd not in own for sd in digests)
+        self._own.executemany(
+            "INSERT OR IGNORE INTO private (sd, n) VALUES (?, ?)", [(sd, row.n) for sd in digests]
+        )
 
     def _suspect(self, row: TransactionRow, code: str, text: str) -> None:
         """A finding that may only follow from an earlier one, and is then left out."""
@@ -233,6 +270,15 @@ class Replay:
     def _certificates(self, name: str) -> dict[str, str]:
         wallet = self._state.get(f"wallet/{name}") or {"certs": ()}
         return {certificate["x5t"]: certificate["pem"] for certificate in wallet["certs"]}
+
+
+def _recorded(one: OperationRow) -> Outcome | None:
+    """The outcome that is noted; None if that is none."""
+    try:
+        outcome = Outcome.from_json(json.loads(one.outcome))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return outcome if isinstance(outcome.detail, dict) else None
 
 
 def _name(one: OperationRow) -> str:

@@ -1,7 +1,7 @@
 """The embedded ledger's file: its tables, how it is opened, and what its errors mean to a caller.
 
 SQLite in WAL mode, so that many processes read while one writes, with ``synchronous=FULL``: a commit is on
-the disk before it is answered. Five tables, of which the first two are the ledger and the others follow
+the disk before it is answered. Six tables, of which the first two are the ledger and the next three follow
 from them (``verify`` derives them anew and compares):
 
 - ``transactions``: the chain; ``id`` is the hash of a row's header, which names the ``id`` before it,
@@ -10,7 +10,8 @@ from them (``verify`` derives them anew and compares):
   ``due`` are there to be searched: ``payer`` has tokens set aside in this row, which may expire at ``due``;
   with no ``payer`` the row may be forgotten some time after ``due``,
 - ``contracts``: in which operations a contract id appears,
-- ``parties``: which transactions touch a wallet.
+- ``parties``: which transactions touch a wallet,
+- ``disclosures``: of private contracts, with the transaction ``n`` that they came beside: may be deleted.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from tokenmesh.errors import ConfigError, LedgerOutcomeUnknown, LedgerUnavailabl
 Synchronous: TypeAlias = Literal["FULL", "NORMAL"]
 
 APPLICATION_ID = 0x746D6C31
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 AT_BITS = 20
 """Room for the position of an operation within its transaction."""
 CHECKPOINT_PAGES = 4_000
@@ -57,6 +58,10 @@ SCHEMA: Mapping[str, str] = {
     ),
     "parties": (
         "CREATE TABLE parties (wallet TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (wallet, n)) "
+        "WITHOUT ROWID"
+    ),
+    "disclosures": (
+        "CREATE TABLE disclosures (sd TEXT PRIMARY KEY, n INTEGER NOT NULL, disclosure TEXT NOT NULL) "
         "WITHOUT ROWID"
     ),
 }

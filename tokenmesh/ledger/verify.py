@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenmesh.errors import ConfigError, LedgerUnavailable
+from tokenmesh.ledger import private
 from tokenmesh.ledger.chain import can_write
 from tokenmesh.ledger.findings import Enough, Finding, Findings, Report
 from tokenmesh.ledger.replay import OperationRow, Replay, TransactionRow
@@ -44,7 +45,12 @@ def verify_ledger(path: Path | str, progress: Callable[[int, int], None] | None 
     verification = _Verification(path, progress)
     with suppress(Enough):
         verification.run()
-    return Report(verification.transactions, verification.findings.found)
+    return Report(
+        verification.transactions,
+        verification.findings.found,
+        verification.private,
+        verification.undisclosed,
+    )
 
 
 class _Verification:
@@ -55,12 +61,14 @@ class _Verification:
         self.progress = progress
         self.findings = Findings()
         self.transactions = 0
+        self.private = 0
+        self.undisclosed = 0
 
     def run(self) -> None:
         with ExitStack() as stack:
             directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="tokenmesh-verify-"))
             own = stack.enter_context(closing(_own(Path(directory))))
-            replay = Replay(own, self.findings)
+            replay = Replay(own, self.findings, lambda digests: private.find(connection, digests))
             stack.callback(replay.close)
             try:
                 connection = stack.enter_context(closing(_reading(self.path)))
@@ -124,6 +132,7 @@ class _Verification:
             )
             replay.take(TransactionRow(*row), [OperationRow(*one) for one in operations])
             self.transactions += 1
+            self.private, self.undisclosed = replay.private, replay.undisclosed
             if self.progress is not None:
                 self.progress(self.transactions, max(self.transactions, newest + 1))
         if replay.last is None:
@@ -149,9 +158,26 @@ class _Verification:
         for actual, expected in _differences(connection.execute(parties), own.execute(parties), 2):
             wallet, n = expected or actual or ()
             report("index", _number(n), _about_row(f"parties for {wallet!r}", expected))
+        self._compare_disclosures(connection, own, report)
         beyond = "SELECT at FROM operations WHERE at < 0 OR at >> ? NOT IN (SELECT n FROM transactions)"
         for (at,) in connection.execute(beyond, (AT_BITS,)):
             report("operation", _number(at) >> AT_BITS, "an operation stands in no transaction")
+
+    def _compare_disclosures(
+        self,
+        connection: sqlite3.Connection,
+        own: sqlite3.Connection,
+        report: Callable[[str, int, str], None],
+    ) -> None:
+        """Disclosures may be missing, but what is there belongs to a contract that came with it."""
+        carried = "SELECT 1 FROM private WHERE sd = ? AND n = ?"
+        for sd, n, disclosure in connection.execute(
+            "SELECT sd, n, disclosure FROM disclosures ORDER BY n, sd"
+        ):
+            if not isinstance(disclosure, str) or not private.holds(sd, disclosure):
+                report("disclosure", _number(n), f"the disclosure kept as {str(sd)[:64]!r} is another one")
+            elif own.execute(carried, (sd, n)).fetchone() is None:
+                report("disclosure", _number(n), f"no contract in it has the disclosure {sd!r}")
 
 
 def _reading(path: Path) -> sqlite3.Connection:

@@ -11,8 +11,10 @@ import sqlite3
 from collections.abc import Callable, Sequence
 
 from tokenmesh.errors import LedgerUnavailable
+from tokenmesh.ledger import private
 from tokenmesh.ledger.base import Result
-from tokenmesh.ledger.chain import Entry, append, can_write, entry_of
+from tokenmesh.ledger.batching import together
+from tokenmesh.ledger.chain import Entry, append, can_write, certificate_to_write, entry_of
 from tokenmesh.ledger.state import StoredState
 from tokenmesh.ledger.store import LedgerFile, Synchronous, connect, failed_commit, unavailable
 from tokenmesh.ledger.turnstile import Turnstile
@@ -120,6 +122,13 @@ class Writer:
                 prev=head.tx_id,
                 time_ms=time_ms,
             )
+            disclosures = together(
+                one.disclosures
+                for one, (_, entry) in zip(operations, judged, strict=True)
+                if entry is not None
+            )
+            if disclosures:
+                private.keep(connection, head.n + 1, disclosures)
         results = [
             Result(outcome, tx_id, time_ms / 1000)
             if entry is not None
@@ -131,10 +140,7 @@ class Writer:
     def _check_signer(self, now: int) -> None:
         """A transaction that no registered wallet signs would not hold when the ledger is verified."""
         wallet = self._state.get(f"wallet/{self._signer.name}")
-        x5t = self._signer.x5t
-        if wallet is None or not any(
-            certificate["x5t"] == x5t and now <= certificate["until"] for certificate in wallet["certs"]
-        ):
+        if certificate_to_write(wallet, self._signer.x5t, now) is None:
             raise LedgerUnavailable(
                 f"the wallet {self._signer.name} cannot write to the ledger {self._file.path}: "
                 + ("it is not registered there" if wallet is None else "its certificate is not good there")
