@@ -86,8 +86,7 @@ def live(economy: Economy) -> None:
     do("root", "register", name="dave", cert=wallet("dave").pem, role="service")
     do("alice", "update", name="alice", url="http://alice")
     do("alice", "rotate", name="alice", cert=wallet("alice").pem)
-    if "revoke" in ACTS:
-        do("root", "revoke", name="bob", x5t=wallet("bob").x5t)
+    do("root", "revoke", name="bob", x5t=wallet("bob").x5t)
     do("root", "freeze", name="alice")
     do("root", "unfreeze", name="alice")
     policy = {**economy.state.values["policy"], "threshold": 2}

@@ -48,7 +48,9 @@ class ChaincodeEconomy(Economy):
     def results(self, *texts: str) -> list[Any]:
         """Apply these in one transaction; the chaincode's answer."""
         self._hand_over()
-        answer: list[Any] = json.loads(self.peer.submit("apply", *texts))
+        answer: list[Any] = json.loads(
+            self.peer.submit("apply", *texts, transient={"disclosures": canonical(self.disclosures)})
+        )
         self._take_over()
         return answer
 

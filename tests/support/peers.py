@@ -36,17 +36,24 @@ class MemoryStub:
     """One invocation on a state that does not change meanwhile."""
 
     def __init__(
-        self, state: Mapping[str, bytes], arguments: Sequence[bytes], timestamp_ns: int, identity: Creator
+        self,
+        state: Mapping[str, bytes],
+        arguments: Sequence[bytes],
+        timestamp_ns: int,
+        identity: Creator,
+        transient: Mapping[str, bytes] | None = None,
     ) -> None:
         self.function = arguments[0].decode()
         self.parameters = list(arguments[1:])
         self.tx_id = new_id()
         self.timestamp_ns = timestamp_ns
         self.identity = identity
+        self.transient = dict(transient or {})
         self.trips = 0
         self.reads: dict[str, bytes | None] = {}
         self.ranges: list[tuple[str, str]] = []
         self.writes: dict[str, bytes | None] = {}
+        self.private_writes: dict[tuple[str, str], bytes] = {}
         self._state = state
 
     def get_states(self, keys: Sequence[str]) -> list[bytes | None]:
@@ -62,6 +69,9 @@ class MemoryStub:
     def del_state(self, key: str) -> None:
         assert not self.ranges, "a transaction that has read a range in pages may not write"
         self.writes[_check(key)] = None
+
+    def put_private_data(self, collection: str, key: str, value: bytes) -> None:
+        self.private_writes[collection, _check(key)] = bytes(value)
 
     def get_state_by_range_with_pagination(self, start: str, end: str, page_size: int, bookmark: str) -> Page:
         assert not self.writes, "a transaction that has written may not read a range in pages"
@@ -84,17 +94,23 @@ class MemoryPeer:
 
     def __init__(self, chaincode: Callable[[Any], bytes], clock: Callable[[], float]) -> None:
         self.state: dict[str, bytes] = {}
+        self.private: dict[tuple[str, str], bytes] = {}
         self.clock = clock
         self.identity = Creator()
         self._chaincode = chaincode
 
     def simulate(
-        self, function: str, *parameters: bytes | str, at: float | None = None, by: Creator | None = None
+        self,
+        function: str,
+        *parameters: bytes | str,
+        at: float | None = None,
+        by: Creator | None = None,
+        transient: Mapping[str, bytes] | None = None,
     ) -> tuple[MemoryStub, bytes]:
         """Run a transaction without committing it: what an endorser does."""
         arguments = [one.encode() if isinstance(one, str) else one for one in (function, *parameters)]
         moment = self.clock() if at is None else at
-        stub = MemoryStub(self.state, arguments, round(moment * 1e9), by or self.identity)
+        stub = MemoryStub(self.state, arguments, round(moment * 1e9), by or self.identity, transient)
         return stub, self._chaincode(stub)
 
     def commit(self, stub: MemoryStub) -> bool:
@@ -106,6 +122,7 @@ class MemoryPeer:
                 self.state.pop(key, None)
             else:
                 self.state[key] = value
+        self.private.update(stub.private_writes)
         return True
 
     def submit(self, function: str, *parameters: bytes | str, **options: Any) -> bytes:
