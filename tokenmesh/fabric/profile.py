@@ -98,9 +98,13 @@ class Organisation:
             raise ProfileError(
                 f"{self.name} has no identity {name} in {self.identities}, but {', '.join(others) or 'none'}"
             )
-        tls = _tls_pair(folder / "tls")
         certificate = _only_file(folder / "msp" / "signcerts")
-        return IdentityFiles(self.msp_id, certificate, _only_file(folder / "msp" / "keystore"), *tls)
+        key = _only_file(folder / "msp" / "keystore")
+        return IdentityFiles(self.msp_id, certificate, key, *self.tls_pair(name))
+
+    def tls_pair(self, name: str) -> tuple[Path, Path] | tuple[None, None]:
+        """Certificate and key that ``name`` connects with, which may be here though its own key is not."""
+        return _tls_pair(self.identities / name / "tls") if self.identities is not None else (None, None)
 
 
 @dataclass(frozen=True)

@@ -129,10 +129,9 @@ def _tls_files(profile: Profile, name: str, home: Organisation) -> IdentityFiles
         (home, name),
         (profile.organisations[profile.organisation], profile.identity),
     ):
-        if _folder(organisation, identity) is not None:
-            files = organisation.identity(identity)
-            if files.tls_certificate is not None:
-                return files
+        certificate, key = organisation.tls_pair(identity)
+        if certificate is not None:
+            return IdentityFiles(organisation.msp_id, Path(), Path(), certificate, key)
     return None
 
 
