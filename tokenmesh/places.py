@@ -117,8 +117,8 @@ def _place(pattern: str, value: Any) -> Place:
         or not all(name in _FIELDS and isinstance(one, str | Path) for name, one in given.items())
     ):
         raise ConfigError(
-            f"domains has {value!r} for {pattern!r}: it must be a ledger's url, or an object with "
-            f"{', '.join(_FIELDS)}"
+            f"what domains has for {pattern!r} cannot be right: it must be a ledger's url, or an object with "
+            f"{', '.join(_FIELDS)}, all but the first optional"
         )
     home = given.get("home")
     return Place(
