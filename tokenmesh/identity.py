@@ -7,6 +7,9 @@ in one step::
     home/wallets/NAME/identity.pem     a wallet: CN = name, OU = role ("governor" or "service")
     home/wallets/NAME/next.pem         a rotation on its way: the ledger may know it already
 
+Where the ledger is on Fabric, the authorities are those of its organisations: their OUs are Fabric's, and the
+role is an attribute.
+
 Files are 0600 from the moment they exist, directories 0700. A key that others could read, or a directory in
 which they could replace it, is refused. With ``TOKENMESH_PASSPHRASE`` set, new keys are encrypted.
 """
@@ -22,7 +25,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias, get_args
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -31,11 +34,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from tokenmesh.errors import ConfigError, IdentityError
+from tokenmesh.fabric.certificates import certificate_attributes
 from tokenmesh.keyfiles import Identity, Passphrase, read_private, replace_private, write_private
 
 Role: TypeAlias = Literal["governor", "service"]
 
 CA_NAME = "tokenmesh-ca"
+ROLE_ATTRIBUTE = "tokenmesh.role"
+"""Where a certificate of fabric-ca says the role of its wallet."""
 CA_DAYS = 3650
 WALLET_DAYS = 365
 EXPIRY_WARNING_DAYS = 30
@@ -60,6 +66,16 @@ def check_name(name: str) -> str:
 def passphrase_from_environment() -> str | None:
     """The passphrase in ``TOKENMESH_PASSPHRASE``, if there is one."""
     return os.environ.get("TOKENMESH_PASSPHRASE") or None
+
+
+class Issuer(Protocol):
+    """Who gives wallets their certificates; each raises an error that says what is in the way."""
+
+    def new_identity(self, name: str, role: Role = "service", /) -> Identity:
+        """A new key with a certificate for it, in memory only."""
+
+    def renewed(self, identity: Identity, role: Role, /) -> Identity:
+        """The same with another key."""
 
 
 class CertificateAuthority:
@@ -141,6 +157,10 @@ class CertificateAuthority:
         certificate = self.issue(name, key.public_key(), role)
         return Identity(key, x509.load_pem_x509_certificate(certificate.encode()))
 
+    def renewed(self, identity: Identity, role: Role) -> Identity:
+        """The same with another key."""
+        return self.new_identity(identity.name, role)
+
 
 class Wallet:
     """The identity of one service, as it signs: a ``Signer`` (``name``, ``x5t``, ``sign``) kept in a file.
@@ -173,7 +193,7 @@ class Wallet:
         cls,
         home: Path | str,
         name: str,
-        authority: CertificateAuthority,
+        authority: Issuer,
         role: Role = "service",
         *,
         passphrase: Passphrase = passphrase_from_environment,
@@ -217,7 +237,10 @@ class Wallet:
 
     @property
     def role(self) -> str:
-        return self._identity.role
+        role = self._identity.role
+        if role in get_args(Role):
+            return role
+        return certificate_attributes(self._identity.certificate_pem).get(ROLE_ATTRIBUTE, role)
 
     @property
     def not_after(self) -> datetime:
@@ -260,7 +283,7 @@ class Wallet:
 def prepare_rotation(
     home: Path | str,
     wallet: Wallet,
-    authority: CertificateAuthority,
+    authority: Issuer,
     *,
     passphrase: Passphrase = passphrase_from_environment,
 ) -> Identity:
@@ -273,7 +296,7 @@ def prepare_rotation(
     if not _missing(path):
         return _read_as(wallet.name, path, passphrase)
     role: Role = "governor" if wallet.role == "governor" else "service"
-    identity = authority.new_identity(wallet.name, role)
+    identity = authority.renewed(_read_as(wallet.name, wallet.path, passphrase), role)
     encrypted = b"ENCRYPTED" in read_private(wallet.path)
     write_private(path, identity.to_pem(passphrase() if encrypted else None))
     return identity

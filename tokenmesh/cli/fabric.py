@@ -16,7 +16,6 @@ from tokenmesh.cli.options import MeshGroup, as_json, pass_session
 from tokenmesh.cli.output import print_json, print_table, say
 from tokenmesh.cli.rules import CHAINCODE, deploy_rules
 from tokenmesh.cli.session import Session
-from tokenmesh.fabric.errors import FabricError
 
 if TYPE_CHECKING:  # the extra `fabric` need not be installed for the other commands to work
     from tokenmesh.fabric.network import Network
@@ -25,17 +24,7 @@ if TYPE_CHECKING:  # the extra `fabric` need not be installed for the other comm
 MEBIBYTE = 2**20
 
 
-class FabricGroup(MeshGroup):
-    """Commands of ``tokenmesh.fabric``, which has errors of its own."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super(MeshGroup, self).invoke(ctx)
-        except FabricError as error:
-            raise Fault(str(error)) from error
-
-
-@click.group(cls=FabricGroup)
+@click.group(cls=MeshGroup)
 def fabric() -> None:
     """A Fabric network on this machine, without Docker: peers, orderers and certificate authorities."""
 
@@ -155,10 +144,8 @@ def _url(network: Network) -> str:
 
 
 def _network(session: Session, **options: Any) -> Network:
-    try:
-        from tokenmesh.fabric.network import Network
-    except ImportError as error:
-        raise Fault(f"{error.name} is missing: pip install 'tokenmesh-fabric[fabric]'") from error
+    from tokenmesh.fabric.network import Network
+
     return Network(session.home / "fabric", **options)
 
 

@@ -12,8 +12,12 @@ import click
 from tokenmesh.cli.desk import Fault, Interrupted
 from tokenmesh.cli.session import GOVERNANCE, Session
 from tokenmesh.errors import ConfigError, TokenmeshError
+from tokenmesh.fabric.errors import FabricError
 from tokenmesh.identity import check_name
 from tokenmesh_chaincode.limits import TOKENS_MAX
+
+FABRIC_MODULES = ("fabric_protos", "google", "grpc", "yaml")
+"""What the extra ``fabric`` brings, which the other commands work without."""
 
 pass_session = click.make_pass_decorator(Session, ensure=True)
 
@@ -85,8 +89,12 @@ class MeshGroup(click.Group):
             raise
         except (KeyboardInterrupt, click.Abort) as error:
             raise Interrupted("interrupted") from error
-        except TokenmeshError as error:
+        except (TokenmeshError, FabricError) as error:
             raise Fault(str(error)) from error
+        except ModuleNotFoundError as error:
+            if str(error.name).partition(".")[0] not in FABRIC_MODULES:
+                raise
+            raise Fault(f"{error.name} is missing: pip install 'tokenmesh-fabric[fabric]'") from error
         except OSError as error:
             raise Fault(f"{error.filename or 'the system'}: {error.strerror or error}") from error
         except Exception as error:

@@ -24,6 +24,7 @@ from tokenmesh.ledger.base import Ledger
 from tokenmesh.ledger.embedded import SCHEME
 
 GOVERNANCE = "governance"
+FABRIC_SCHEME = "fabric://"
 
 
 class Session:
@@ -67,6 +68,11 @@ class Session:
 
     def wallet(self, name: str) -> Wallet:
         return Wallet.load(self.home, name, passphrase=self.passphrase)
+
+    @property
+    def on_fabric(self) -> bool:
+        """Whether the ledger is on a Fabric network."""
+        return self.settings.ledger.startswith(FABRIC_SCHEME)
 
     def ledger_path(self) -> Path:
         """The embedded ledger's file, which need not be there; a fault for another kind of ledger."""

@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
+from tokenmesh.cli import founding
 from tokenmesh.cli.desk import Desk, Fault, answer
 from tokenmesh.cli.options import TOKENS, MeshGroup, as_governor, as_json, pass_session, wallet_name
 from tokenmesh.cli.output import moment, print_facts, print_json, print_table, say, warn
 from tokenmesh.cli.session import GOVERNANCE, Session
 from tokenmesh.identity import (
-    CertificateAuthority,
     Role,
     Wallet,
     certificate_end,
@@ -21,10 +21,9 @@ from tokenmesh.identity import (
     wallet_path,
 )
 from tokenmesh.ledger.base import Balance, WalletRecord
-from tokenmesh.ledger.embedded import EmbeddedLedger
-from tokenmesh_chaincode.documents import derived_id, new_id
+from tokenmesh.ledger.embedded import SCHEME
+from tokenmesh_chaincode.documents import derived_id
 from tokenmesh_chaincode.limits import TOKENS_MAX
-from tokenmesh_chaincode.rules import default_policy
 
 SUPPLY = 1_000_000
 
@@ -46,36 +45,18 @@ encrypt = click.option(
 def init(session: Session, supply: int, encrypt: bool) -> None:
     """Make a domain: authority, governance, ledger and supply.
 
+    On Fabric (--ledger fabric:///path/to/profile.yaml) the organisations' CAs are the authorities, and the
+    chaincode begins the ledger.
+
     What is there already stays as it is: a run that broke off is finished by the next one, and one with
     nothing to do says so and ends well.
     """
     if encrypt:
         session.ask_new_passphrase()
-    made = []
-    home = session.home
-    if (home / "ca" / "identity.pem").exists():
-        authority = CertificateAuthority.load(home, passphrase=session.passphrase)
-    else:
-        authority = CertificateAuthority.create(home, passphrase=session.new_passphrase)
-        made.append("certificate authority")
-    if wallet_path(home, GOVERNANCE).exists():
-        governance = session.wallet(GOVERNANCE)
-    else:
-        governance = Wallet.create(home, GOVERNANCE, authority, "governor", passphrase=session.new_passphrase)
-        made.append("wallet 'governance'")
-    path = session.ledger_path()
-    if not path.exists():
-        EmbeddedLedger.create(
-            path,
-            governance,
-            ca=[authority.certificate_pem],
-            governors={GOVERNANCE: governance.certificate_pem},
-            policy=default_policy(),
-            nonce=new_id(),
-        ).close()
-        made.append("ledger")
+    made = founding.found(session)
+    ledger = session.settings.ledger.removeprefix(SCHEME)
     with session.acting(GOVERNANCE) as desk:
-        _check_governed(desk, path)
+        _check_governed(desk, ledger)
         minted = answer(desk.ledger.supply()).minted
         if supply and not minted:
             # The id is always the same: two that start at once mint one supply.
@@ -84,17 +65,17 @@ def init(session: Session, supply: int, encrypt: bool) -> None:
             minted = supply
             made.append(f"{supply:,} tokens")
     if made:
-        say(f"Made in {home}: {', '.join(made)}.")
+        say(f"Made in {session.home}: {', '.join(made)}.")
     else:
-        say(f"Already there, nothing changed: {path} with {minted:,} tokens minted so far.")
+        say(f"Already there, nothing changed: {ledger} with {minted:,} tokens minted so far.")
     say("Next: tokenmesh wallet create NAME --tokens N" if made else "More tokens: tokenmesh mint N")
 
 
-def _check_governed(desk: Desk, path: object) -> None:
+def _check_governed(desk: Desk, ledger: str) -> None:
     record = answer(desk.ledger.wallet(GOVERNANCE))
     if record is None or all(one.x5t != desk.wallet.x5t for one in record.certificates):
         raise Fault(
-            f"the ledger {path} is governed by another key than the one in {desk.wallet.path}: "
+            f"the ledger {ledger} is governed by another key than the one in {desk.wallet.path}: "
             "name the home that it belongs to with --home, or another ledger with --ledger"
         )
 
@@ -109,6 +90,11 @@ def wallet() -> None:
 @click.option("--tokens", type=TOKENS, help="Grant it so many at once.")
 @click.option("--url", help="Where the service is found, such as http://127.0.0.1:8000.")
 @click.option("--governor", is_flag=True, help="Make it one that mints, grants, freezes and sets policy.")
+@click.option(
+    "--organisation",
+    metavar="NAME",
+    help="On Fabric: whose CA issues its certificate. [default: services; of a governor: the client's]",
+)
 @encrypt
 @as_governor
 @pass_session
@@ -119,6 +105,7 @@ def create(
     tokens: int | None,
     url: str | None,
     governor: bool,
+    organisation: str | None,
     encrypt: bool,
     acting: str,
 ) -> None:
@@ -131,7 +118,7 @@ def create(
             )
         if tokens:
             desk.gather(tokens)  # before anything is made: it says how to mint when they are lacking
-        made = _own_identity(session, name, role, encrypt)
+        made = _own_identity(session, name, role, organisation, encrypt=encrypt)
         argument = {"name": name, "cert": made.certificate_pem, "role": role, "url": url}
         if not governor:
             desk.do("register", argument)
@@ -143,7 +130,9 @@ def create(
     say(f"Wallet {name} ({role}) is on the ledger{granted}; its key is {made.path}.")
 
 
-def _own_identity(session: Session, name: str, role: Role, encrypt: bool) -> Wallet:
+def _own_identity(
+    session: Session, name: str, role: Role, organisation: str | None, *, encrypt: bool
+) -> Wallet:
     """A new identity, or the one that a run which broke off before registering it has left."""
     if wallet_path(session.home, name).exists():
         made = session.wallet(name)
@@ -153,7 +142,7 @@ def _own_identity(session: Session, name: str, role: Role, encrypt: bool) -> Wal
                 "or create the wallet with the role that it has"
             )
         return made
-    authority = CertificateAuthority.load(session.home, passphrase=session.passphrase)
+    authority = founding.issuer(session, role, organisation)
     if encrypt:
         session.ask_new_passphrase()
     return Wallet.create(session.home, name, authority, role, passphrase=session.new_passphrase)
@@ -253,7 +242,7 @@ def rotate(session: Session, name: str, acting: str | None) -> None:
     is finished by the next one.
     """
     following_after = session.wallet(name)
-    authority = CertificateAuthority.load(session.home, passphrase=session.passphrase)
+    authority = founding.reissuer(session, following_after)
     with session.acting(acting or name) as desk:
         record = known_wallet(answer(desk.ledger.wallet(name)), name)
         following = prepare_rotation(session.home, following_after, authority, passphrase=session.passphrase)
