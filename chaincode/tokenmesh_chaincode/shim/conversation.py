@@ -92,9 +92,15 @@ class Conversation:
         """What the peer says (None: nothing any more). Called by the stream's reader."""
         self._answers.put(message)
 
-    def end(self, why: str) -> None:
-        """Nothing is asked from now on: the invocation is over."""
-        self._ended = self._ended or why
+    def finish(self) -> bytes | None:
+        """The invocation is over. The message with its last writes, if there are any.
+
+        A peer that takes no batches has them already.
+        """
+        with self._lock:
+            taken = self._take_writes()
+            self._ended = self._ended or "the invocation is over"
+        return self.message(*taken[0]) if taken else None
 
     def write(self, kind: int, key: str, value: bytes = b"", collection: str = "", metakey: str = "") -> None:
         """Keep a write back, or send all of them on if there are too many."""
@@ -115,12 +121,6 @@ class Conversation:
             if len(self._writes.rec) >= most or self._write_bytes >= WRITE_BATCH_BYTES_MAX:
                 for kind_of_message, payload in self._take_writes():
                     self._ask(kind_of_message, payload)
-
-    def last_writes(self) -> bytes | None:
-        """The message with what was kept back; None if nothing is, as with a peer that takes no batches."""
-        with self._lock:
-            taken = self._take_writes()
-        return self.message(*taken[0]) if taken else None
 
     def _take_writes(self) -> list[tuple[int, bytes]]:
         batch, self._writes, self._write_bytes = self._writes, None, 0

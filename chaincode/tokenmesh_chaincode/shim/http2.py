@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 class Receiver(Protocol):
     """What takes the messages of one stream."""
 
+    def begin(self) -> None: ...
+
     def receive(self, data: bytes) -> None: ...
 
     def end(self) -> None: ...
@@ -81,19 +83,13 @@ class Connection:
         except OSError as error:
             log.warning("a connection was not taken: %s", error)
         finally:
-            with self._lock:
-                streams = list(self._streams.values())
-                self._streams.clear()
-            for stream in streams:
-                stream.receiver.end()
+            self._end_all()
             self._wire.close()
 
     def stop(self) -> None:
         """End all streams and the connection."""
-        with self._lock:
-            streams = list(self._streams)
-        for stream in streams:
-            self._wire.send(_trailers(stream, Status.UNAVAILABLE, "the chaincode server ends"))
+        for number in self._end_all():
+            self._wire.send(_trailers(number, Status.UNAVAILABLE, "the chaincode server ends"))
         self._goaway(Code.NO_ERROR)
         self._wire.end()
 
@@ -137,6 +133,7 @@ class Connection:
             data += more
         if not data.startswith(frames.PREFACE):
             raise ProtocolError(Code.PROTOCOL_ERROR, "this is not HTTP/2")
+        self._wire.settle()
         ours = {Setting.MAX_CONCURRENT_STREAMS: STREAMS_MAX, Setting.INITIAL_WINDOW_SIZE: WINDOW}
         self._wire.send(frames.settings(ours) + frames.window_update(0, WINDOW - WINDOW_DEFAULT))
         data = data[len(frames.PREFACE) :]
@@ -258,18 +255,26 @@ class Connection:
             self._wire.send(_refusal(number, Status.OK, ""))
         else:
             stream = _Stream(number, self._stream_window)
+            stream.receiver = self._open_stream(lambda message: self.send(stream, message))
             self._wire.send(
                 frames.headers(number, [(":status", "200"), ("content-type", "application/grpc")])
             )
             with self._lock:
                 self._streams[number] = stream
-            stream.receiver = self._open_stream(lambda message: self.send(stream, message))
+            stream.receiver.begin()
 
     def _end(self, number: int) -> None:
         with self._lock:
             stream = self._streams.pop(number, None)
         if stream is not None:
             stream.receiver.end()
+
+    def _end_all(self) -> list[int]:
+        with self._lock:
+            numbers = list(self._streams)
+        for number in numbers:
+            self._end(number)
+        return numbers
 
     def _reset(self, number: int, code: Code) -> None:
         self._wire.send(frames.frame(Kind.RST_STREAM, 0, number, code.to_bytes(4, "big")))

@@ -1,4 +1,4 @@
-"""The server that peers connect to: a thread for each peer's connection, and threads that run the chaincode."""
+"""The server that peers connect to: a thread for each connection, and threads that run the chaincode."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ PATH = "/protos.Chaincode/Connect"
 CONNECTIONS_MAX = 256
 """A peer has one connection for each chaincode; past this number a new one is not taken."""
 JOIN_S_MAX = 5.0
+ACCEPT_PAUSE_S = 0.1
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class Server:
         self._accepting: threading.Thread | None = None
         self._lock = threading.Lock()
         self._connections: dict[Connection, threading.Thread] = {}
-        self._stopping = False
+        self._stopping = threading.Event()
 
     @property
     def port(self) -> int:
@@ -79,7 +80,7 @@ class Server:
         if not self._workers.close(self._options.stop_grace_s):
             log.warning("what still ran after %g s is given up", self._options.stop_grace_s)
         with self._lock:
-            self._stopping = True
+            self._stopping.set()
             connections = list(self._connections.items())
         for connection, _ in connections:
             connection.stop()
@@ -94,11 +95,11 @@ class Server:
     def _accept(self) -> None:
         listener = self._listener
         assert listener is not None
-        while not self._stopping:
+        while not self._stopping.is_set():
             try:
                 connected, _ = listener.accept()
             except OSError as error:
-                if not self._stopping:
+                if not self._stopping.wait(ACCEPT_PAUSE_S):  # no file left, as a rule: it passes
                     log.warning("a connection could not be taken: %s", error)
                 continue
             self._take(connected)
@@ -107,7 +108,7 @@ class Server:
         connection = Connection(Wire(connected, self._tls), PATH, self._open, self._options.message_bytes_max)
         thread = threading.Thread(target=self._run, args=(connection,), name="chaincode-peer", daemon=True)
         with self._lock:
-            taken = not self._stopping and len(self._connections) < CONNECTIONS_MAX
+            taken = not self._stopping.is_set() and len(self._connections) < CONNECTIONS_MAX
             if taken:
                 self._connections[connection] = thread
         if taken:
@@ -124,9 +125,7 @@ class Server:
                 self._connections.pop(connection, None)
 
     def _open(self, send: Callable[[bytes], None]) -> Stream:
-        stream = Stream(self._chaincode, self._options, self._workers, send)
-        stream.register()
-        return stream
+        return Stream(self._chaincode, self._options, self._workers, send)
 
 
 def serve(chaincode: Chaincode, *, options: Options | None = None) -> None:

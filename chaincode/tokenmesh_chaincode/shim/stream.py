@@ -14,7 +14,7 @@ from typing import Any
 from fabric_protos.peer import chaincode_pb2, proposal_response_pb2
 
 from .conversation import Abilities, Conversation, Message
-from .errors import STATUS_ERROR, ChaincodeError
+from .errors import STATUS_ERROR, ChaincodeError, PeerError
 from .options import Options
 from .response import Response
 from .stub import Stub
@@ -22,6 +22,9 @@ from .workers import Workers
 
 Chaincode = Callable[[Stub], bytes | Response | None]
 """Bytes are the payload of a success, None is an empty one. Any exception is an error with its message."""
+
+MESSAGE_CHARACTERS_MAX = 10_000
+"""So much of an exception's message is passed on."""
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +40,12 @@ class Stream:
         self._workers = workers
         self._send = send
         self._open: dict[tuple[str, str], Conversation] = {}
+        self._ended = False
         self._abilities = Abilities(
             message_bytes_max=options.message_bytes_max, answer_wait_s_max=options.answer_wait_s_max
         )
 
-    def register(self) -> None:
+    def begin(self) -> None:
         """Say which chaincode this is: the first message of all."""
         name = chaincode_pb2.ChaincodeID(name=self._id)
         self._send(Message(type=Message.REGISTER, payload=name.SerializeToString()).SerializeToString())
@@ -66,7 +70,8 @@ class Stream:
             log.warning("a peer sent a message of type %s, which this shim does not know", kind)
 
     def end(self) -> None:
-        """The stream is gone: who waits for an answer will get none."""
+        """The stream is gone: who waits for an answer gets none, and what waits to run is not run."""
+        self._ended = True
         for talk in list(self._open.values()):
             talk.answer(None)
 
@@ -75,9 +80,7 @@ class Stream:
         self._open[message.channel_id, message.txid] = talk
         if not self._workers.submit(partial(self._run, talk, message)):
             log.warning("transaction %s on %s refused: too many wait", message.txid, message.channel_id)
-            self._close(
-                talk, Response(status=STATUS_ERROR, message="the chaincode is busy or ends: try again")
-            )
+            self._refuse(talk, ChaincodeError("the chaincode is busy or ends: try again"))
 
     def _answered(self, message: Any) -> None:
         talk = self._open.get((message.channel_id, message.txid))
@@ -86,55 +89,49 @@ class Stream:
         elif talk.closing is None:
             talk.answer(message)
         elif message.type == Message.ERROR:
-            self._close(talk, Response(status=STATUS_ERROR, message=message.payload.decode(errors="replace")))
+            self._refuse(talk, PeerError(message.payload.decode(errors="replace")))
         else:
             self._finish(talk, talk.closing)
 
     def _run(self, talk: Conversation, message: Any) -> None:
-        event = None
-        writes = None
+        if self._ended:
+            return
         try:
             stub = Stub(talk, message.payload, message.proposal, self._workers)
             response = _response(self._chaincode(stub))
-            if not response.refused:
-                writes, event = talk.last_writes(), stub.event
+            last = _completed(talk, response, stub.event)
+            writes = talk.finish()
+            if writes is None or response.refused:
+                self._finish(talk, last)
+            else:
+                talk.closing = last  # sent once the peer says that it has the writes
+                talk.tell(writes)
         except BaseException as error:  # whatever it is: the peer waits for an answer
-            response = _refusal(talk, error)
-        talk.end("the invocation is over")
-        if writes is None:
-            self._close(talk, response, event)
-            return
-        try:
-            talk.closing = self._completed(talk, response, event)
-            talk.tell(writes)
-        except ChaincodeError as error:
-            self._close(talk, _refusal(talk, error))
+            talk.finish()
+            self._refuse(talk, error)
 
-    def _close(self, talk: Conversation, response: Response, event: Any = None) -> None:
-        try:
-            last = self._completed(talk, response, event)
-        except ChaincodeError as error:
-            last = self._completed(talk, _refusal(talk, error), None)
-        self._finish(talk, last)
+    def _refuse(self, talk: Conversation, error: BaseException) -> None:
+        self._finish(talk, _completed(talk, _refusal(talk, error)))
 
     def _finish(self, talk: Conversation, last: bytes) -> None:
         self._open.pop((talk.channel_id, talk.tx_id), None)
         self._send(last)
 
-    def _completed(self, talk: Conversation, response: Response, event: Any) -> bytes:
-        answer = proposal_response_pb2.Response(
-            status=response.status, message=response.message, payload=response.payload
-        )
-        message = Message(
-            type=Message.COMPLETED,
-            payload=answer.SerializeToString(),
-            txid=talk.tx_id,
-            channel_id=talk.channel_id,
-            chaincode_event=event,
-        )
-        data = bytes(message.SerializeToString())
-        talk.check(data)
-        return data
+
+def _completed(talk: Conversation, response: Response, event: Any = None) -> bytes:
+    answer = proposal_response_pb2.Response(
+        status=response.status, message=response.message, payload=response.payload
+    )
+    message = Message(
+        type=Message.COMPLETED,
+        payload=answer.SerializeToString(),
+        txid=talk.tx_id,
+        channel_id=talk.channel_id,
+        chaincode_event=None if response.refused else event,
+    )
+    data = bytes(message.SerializeToString())
+    talk.check(data)
+    return data
 
 
 def _response(answer: object) -> Response:
@@ -151,11 +148,16 @@ def _refusal(talk: Conversation, error: BaseException) -> Response:
     """What the client is told. What is logged says where it happened, and nothing that was passed."""
     if isinstance(error, ChaincodeError):
         log.debug("transaction %s on %s refused", talk.tx_id, talk.channel_id)
-        return Response(status=error.status, message=str(error))
+        return Response(status=error.status, message=_message(error))
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     where = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else "?"
     kind = type(error).__name__
     log.warning("transaction %s on %s failed: %s at %s", talk.tx_id, talk.channel_id, kind, where)
-    return Response(status=STATUS_ERROR, message=str(error) or kind)
+    return Response(status=STATUS_ERROR, message=_message(error) or kind)
+
+
+def _message(error: BaseException) -> str:
+    """What an exception says, in a form and length that can be sent."""
+    return str(error)[:MESSAGE_CHARACTERS_MAX].encode(errors="replace").decode()

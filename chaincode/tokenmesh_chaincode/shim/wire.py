@@ -1,7 +1,7 @@
 """The bytes of one connection, with or without TLS: read by one thread, written by any.
 
 A write never waits for the peer: what the socket does not take at once is written by a thread that lives as
-long as there is something left. So the thread that reads goes on reading, and neither side can block the other.
+long as something is left. So the thread that reads goes on reading, and neither side can block the other.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class Wire:
     def __init__(self, connected: socket.socket, context: ssl.SSLContext | None = None) -> None:
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connected.settimeout(HANDSHAKE_S_MAX)
         self._socket = connected
         self._lock = threading.Lock()
         self._backlog: deque[memoryview] = deque()
@@ -37,11 +38,14 @@ class Wire:
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True) if context else None
 
+    def settle(self) -> None:
+        """The other side has shown what it is: from now on it may be silent for as long as it likes."""
+        self._socket.settimeout(None)
+
     def handshake(self) -> None:
         """Agree on TLS and HTTP/2. ``OSError`` if the other side wants neither, or takes too long."""
         if self._tls is None:
             return
-        self._socket.settimeout(HANDSHAKE_S_MAX)
         while True:
             try:
                 self._tls.do_handshake()
@@ -57,7 +61,6 @@ class Wire:
             else:
                 break
         self._socket.sendall(self._outgoing.read())
-        self._socket.settimeout(None)
         if self._tls.selected_alpn_protocol() != PROTOCOL:
             raise ConnectionError("the other side does not speak HTTP/2")
 

@@ -5,10 +5,13 @@ Made for many short jobs: a thread takes the next one without ceremony. Threads 
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
+
+log = logging.getLogger(__name__)
 
 Job = Callable[[], None]
 
@@ -75,6 +78,8 @@ class Workers:
         while (job := self._jobs.get()) is not None:
             try:
                 job()
+            except Exception as error:  # the thread lives on for the others
+                log.error("a job has failed that was not to: %s", type(error).__name__)
             finally:
                 with self._lock:
                     self._open -= 1
