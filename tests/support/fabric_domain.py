@@ -14,18 +14,20 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
+import yaml
 from fabric_protos.common import common_pb2
 from fabric_protos.peer import proposal_pb2
 
 from support.ledgers import GOVERNANCE, SUPPLY, Domain
 from support.wallets import Wallets
 from tokenmesh.fabric.gateway import Gateway, connect_profile
-from tokenmesh.fabric.lifecycle import Definition, deploy
+from tokenmesh.fabric.lifecycle import Collection, Definition, Lifecycle, deploy
 from tokenmesh.fabric.network import Network
 from tokenmesh.fabric.packages import package_service
 from tokenmesh.fabric.profile import Profile
 from tokenmesh.ledger.fabric import FabricLedger
 from tokenmesh_chaincode.contract import TokenmeshContract
+from tokenmesh_chaincode.contract.batch import COLLECTION
 from tokenmesh_chaincode.documents import new_id
 from tokenmesh_chaincode.rules import default_policy
 from tokenmesh_chaincode.shim import Options, Server, Stub
@@ -45,6 +47,10 @@ class Rules:
         self._server = Server(self._run, Options())
         self._package = package_service("rules", self._server.listen())
         self._server.start(self._package.package_id)
+        for organisation in self.profile.organisations.values():
+            for peer in organisation.peers:
+                with connect_profile(self.profile, organisation.name, peer=peer) as gateway:
+                    Lifecycle(gateway).install(self._package)
 
     def define(self, clock: Callable[[], float] = time.time, **definition: Any) -> str:
         """Have all organisations agree on a new definition; its name. Its endorsers have this clock."""
@@ -56,9 +62,22 @@ class Rules:
                 stack.enter_context(connect_profile(self.profile, organisation))
                 for organisation in self.profile.organisations
             ]
-            given = Definition(name, **{"endorsement_policy": f"AND({peers})", **definition})
+            members = ", ".join(f"'{one.msp_id}.member'" for one in self.profile.organisations.values())
+            usual = {
+                "endorsement_policy": f"AND({peers})",
+                "collections": [Collection(COLLECTION, f"OR({members})")],
+            }
+            given = Definition(name, **{**usual, **definition})
             deploy(gateways, self.channel, given, [self._package])
         return name
+
+    def profile_of(self, chaincode: str) -> Path:
+        """The network's profile, with that chaincode on the channel, in a file beside it."""
+        content = yaml.safe_load(self.profile.path.read_text())
+        content["channels"][self.channel]["chaincode"] = chaincode
+        path = self.profile.path.with_name(f"{chaincode}.yaml")
+        path.write_text(yaml.safe_dump(content))
+        return path
 
     def connect(self) -> Gateway:
         """A gateway as the profile's own client, an administrator of governance."""

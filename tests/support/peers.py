@@ -42,6 +42,7 @@ class MemoryStub:
         timestamp_ns: int,
         identity: Creator,
         transient: Mapping[str, bytes] | None = None,
+        private: Mapping[tuple[str, str], bytes] | None = None,
     ) -> None:
         self.function = arguments[0].decode()
         self.parameters = list(arguments[1:])
@@ -55,6 +56,7 @@ class MemoryStub:
         self.writes: dict[str, bytes | None] = {}
         self.private_writes: dict[tuple[str, str], bytes] = {}
         self._state = state
+        self._private = private or {}
 
     def get_states(self, keys: Sequence[str]) -> list[bytes | None]:
         self.trips += 1
@@ -72,6 +74,10 @@ class MemoryStub:
 
     def put_private_data(self, collection: str, key: str, value: bytes) -> None:
         self.private_writes[collection, _check(key)] = bytes(value)
+
+    def get_private_datas(self, collection: str, keys: Sequence[str]) -> list[bytes | None]:
+        self.trips += 1
+        return [self._private.get((collection, _check(key))) for key in keys]
 
     def get_state_by_range_with_pagination(self, start: str, end: str, page_size: int, bookmark: str) -> Page:
         assert not self.writes, "a transaction that has written may not read a range in pages"
@@ -110,7 +116,9 @@ class MemoryPeer:
         """Run a transaction without committing it: what an endorser does."""
         arguments = [one.encode() if isinstance(one, str) else one for one in (function, *parameters)]
         moment = self.clock() if at is None else at
-        stub = MemoryStub(self.state, arguments, round(moment * 1e9), by or self.identity, transient)
+        stub = MemoryStub(
+            self.state, arguments, round(moment * 1e9), by or self.identity, transient, self.private
+        )
         return stub, self._chaincode(stub)
 
     def commit(self, stub: MemoryStub) -> bool:

@@ -60,6 +60,20 @@ def test_a_disclosure_is_kept_under_the_contracts_own_digest() -> None:
     assert base64.urlsafe_b64encode(sha256(value).digest()).rstrip(b"=").decode() == digest
 
 
+def test_a_member_can_be_asked_what_a_contract_was_for() -> None:
+    economy = economy_with()
+    text = private(economy, 0)
+    stub, _ = endorse(economy, economy.operation("bob", "settle", items=[[text, 5]]))
+    assert economy.peer.commit(stub)
+    digest = parse_contract(text).body.sd or ""
+    unknown = "A" * 43
+    assert economy.ask("disclosures", [digest, unknown]) == {digest: economy.disclosures[digest]}
+    assert economy.ask("disclosures", []) == {}
+    for digests in (["nonsense"], [unknown] * 51, "x"):
+        with pytest.raises(ContractError, match="bad_argument"):
+            economy.ask("disclosures", digests)
+
+
 def test_only_what_was_used_is_kept() -> None:
     """Not what else was sent along, not what belongs to an operation that has failed or was done before."""
     economy = economy_with()

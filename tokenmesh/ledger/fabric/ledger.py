@@ -17,6 +17,7 @@ from typing import Any, Self, TypeVar
 from tokenmesh.errors import ConfigError, LedgerError, LedgerUnavailable
 from tokenmesh.fabric.errors import FabricError
 from tokenmesh.fabric.gateway import Gateway, Retry
+from tokenmesh.ledger import private
 from tokenmesh.ledger.base import (
     Allowance,
     Balance,
@@ -39,13 +40,14 @@ from tokenmesh.ledger.batching import (
     Job,
     Reader,
     Room,
+    Submission,
 )
 from tokenmesh.ledger.fabric.conflicts import conflict_keys
 from tokenmesh.ledger.fabric.history import History
 from tokenmesh.ledger.fabric.pipeline import Pipeline
 from tokenmesh.ledger.fabric.questions import StateQuestions
-from tokenmesh.ledger.fabric.sending import Sender, Submission, ledger_error
-from tokenmesh_chaincode.documents import canonical, new_id
+from tokenmesh.ledger.fabric.sending import Sender, ledger_error
+from tokenmesh_chaincode.documents import NO_DISCLOSURES, Disclosures, canonical, new_id
 from tokenmesh_chaincode.limits import APPLY_OPERATIONS_MAX
 from tokenmesh_chaincode.rules import genesis_document
 
@@ -156,10 +158,11 @@ class FabricLedger(Ledger):
         return cls(gateway, channel, chaincode, clock=clock, **options)
 
     def submit(
-        self, operations: Sequence[str], *, disclosures: Mapping[str, str] | None = None
+        self, operations: Sequence[str], *, disclosures: Disclosures | None = None
     ) -> Future[list[Result]]:
         future: Future[list[Result]] = Future()
-        size, length = len(operations), sum(map(len, operations))
+        submission = Submission(operations, disclosures or NO_DISCLOSURES)
+        size, length = len(operations), submission.bytes
         if self._reading:
             future.set_exception(
                 LedgerError("this ledger was opened without a wallet, to read: nothing can be submitted")
@@ -175,7 +178,7 @@ class FabricLedger(Ledger):
             )
         else:
             keys = frozenset().union(*map(conflict_keys, operations))
-            self._pipeline.put(Job(Submission(operations, disclosures or {}), future, size, length), keys)
+            self._pipeline.put(Job(submission, future, size, length), keys)
         return future
 
     def wallet(self, name: str) -> Future[WalletRecord | None]:
@@ -217,7 +220,7 @@ class FabricLedger(Ledger):
         return self._historian.ask(lambda: self._history.transaction(tx_id))
 
     def contract(self, jti: str) -> Future[list[ContractRecord]]:
-        return self._historian.ask(lambda: self._history.contract(jti))
+        return self._historian.ask(lambda: self._disclosed(self._history.contract(jti)))
 
     def proposals(self, now: int) -> Future[list[Proposal]]:
         return self._ask(lambda: self._state.proposals(now))
@@ -236,6 +239,16 @@ class FabricLedger(Ledger):
         if all(ended):
             self._history.close()
             self._gateway.close()
+
+    def _disclosed(self, records: list[ContractRecord]) -> list[ContractRecord]:
+        """What private contracts were for, if the peer is a member of the collection that has it."""
+        digests = private.digests_of(records)
+        if not digests:
+            return records
+        try:
+            return private.disclosed(records, self._state.disclosures(digests))
+        except LedgerUnavailable:
+            return records
 
     def _ask(self, question: Callable[[], T]) -> Future[T]:
         future: Future[T] = Future()

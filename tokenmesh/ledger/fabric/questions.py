@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from tokenmesh.errors import LedgerUnavailable
@@ -19,6 +19,7 @@ from tokenmesh.ledger.base import (
     Supply,
     WalletRecord,
 )
+from tokenmesh_chaincode.contract.questions import DISCLOSED_MAX
 from tokenmesh_chaincode.documents import canonical
 from tokenmesh_chaincode.limits import EXPIRE_ITEMS_MAX, FORGET_ITEMS_MAX
 
@@ -76,6 +77,13 @@ class StateQuestions:
             _record(Proposal, {**one, "approved": tuple(one["approved"])})
             for one in self._all("proposals", now)
         ]
+
+    def disclosures(self, digests: Sequence[str]) -> dict[str, str]:
+        """Disclosures of private contracts by their digests, as far as the peer that is asked may tell."""
+        found: dict[str, str] = {}
+        for start in range(0, len(digests), DISCLOSED_MAX):
+            found.update(self._ask("disclosures", list(digests[start : start + DISCLOSED_MAX])))
+        return found
 
     def supply(self) -> Supply:
         return _record(Supply, self._ask("supply"))

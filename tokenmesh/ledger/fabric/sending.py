@@ -10,7 +10,7 @@ from tokenmesh.errors import LedgerError, LedgerOutcomeUnknown, LedgerUnavailabl
 from tokenmesh.fabric.errors import CommitError, CommitStatusError, EndorseError, FabricError, SubmitError
 from tokenmesh.fabric.gateway import Contract, Retry
 from tokenmesh.ledger.base import Result
-from tokenmesh.ledger.batching import Job, fail
+from tokenmesh.ledger.batching import Job, Submission, fail, together
 from tokenmesh_chaincode.documents import canonical
 from tokenmesh_chaincode.rules import Outcome
 
@@ -22,16 +22,6 @@ TOO_LARGE = ("larger than max", "exceeds maximum allowed", "too large")
 
 class TooLarge(Exception):
     """A batch is more than one transaction can be. Nothing happened. Never leaves this package."""
-
-
-class Submission:
-    """What a caller has submitted: operations, and the disclosures of private contracts in them."""
-
-    __slots__ = ("disclosures", "operations")
-
-    def __init__(self, operations: Sequence[str], disclosures: Mapping[str, str]) -> None:
-        self.operations = operations
-        self.disclosures = disclosures
 
 
 class Sender:
@@ -51,7 +41,7 @@ class Sender:
         A batch that is too large is cut in two, between jobs as long as there are several.
         """
         operations = [text for job in jobs for text in job.payload.operations]
-        disclosures = {name: one for job in jobs for name, one in job.payload.disclosures.items()}
+        disclosures = together(job.payload.disclosures for job in jobs)
         try:
             results = self._submit(operations, disclosures)
         except TooLarge:
