@@ -187,14 +187,18 @@ def _enter(handler: Handler) -> Exchange:
 
 def _begin(exchange: Exchange) -> None:
     try:
-        run(exchange.begin())
+        rest = exchange.begin()
+        if rest is not None:
+            run(rest)
     except Answered as answered:
         raise exchange.leave(answered) from answered
 
 
 async def _abegin(exchange: Exchange) -> None:
     try:
-        await arun(exchange.begin())
+        rest = exchange.begin()
+        if rest is not None:
+            await arun(rest)
     except Answered as answered:
         raise exchange.leave(answered) from answered
 

@@ -123,12 +123,16 @@ async def _admitted(
         again = _replay(body, receive)
         native = conversation.request(scope, _replay(body, receive))
     exchange = ASGIExchange(provider, terms, _request(handler, path, scope, whole, native), handler)
-    await arun(exchange.check())
+    rest = exchange.check()
+    if rest is not None:
+        await arun(rest)
     if not exchange.free:
         if body is None:
             body = await _read_body(scope, receive, most)
             again = _replay(body, receive)
-        await arun(exchange.admit())
+        rest = exchange.admit()
+        if rest is not None:
+            await arun(rest)
     return exchange, again
 
 
@@ -305,6 +309,9 @@ class _Gate:
         stored = StoredResponse(
             status, _texts(headers), body, EMPTY_DIGEST if bodiless else documents.digest(body)
         )
+        receipt = exchange.end_at_once(stored)
+        if receipt is not None:
+            return receipt
         return await arun(exchange.end(stored, lambda: self._conversation.response(status, headers, body)))
 
     async def _stream(self, message: Message, recorder: Recorder) -> None:

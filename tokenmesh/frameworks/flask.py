@@ -223,10 +223,11 @@ class FlaskExchange(Exchange):
             return response
         body = b"" if flowing else _body(response)
         digest = EMPTY_DIGEST if bodiless or not body else documents.digest(body)
+        stored = StoredResponse(status, list(response.headers), body, digest)
         try:
-            receipt = run(
-                self.end(StoredResponse(status, list(response.headers), body, digest), lambda: response)
-            )
+            receipt = self.end_at_once(stored)
+            if receipt is None:
+                receipt = run(self.end(stored, lambda: response))
         except Answered as answered:
             self.leave(answered)
             return _respond(_app(), answered.answer)

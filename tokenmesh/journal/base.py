@@ -16,7 +16,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from concurrent.futures import Future
-from typing import Literal, NamedTuple, TypeAlias, TypeVar
+from typing import ClassVar, Literal, NamedTuple, TypeAlias, TypeVar
 
 T = TypeVar("T")
 Answer: TypeAlias = T | Future[T]
@@ -206,6 +206,9 @@ class Journal(ABC):
     heartbeats; what a dead one left open is abandoned, its batches are adopted. An owner that comes back
     after it was given up finds its claims taken: it can end none of them.
     """
+
+    at_once: ClassVar[bool] = False
+    """Whether every method gives its value, never a future of it."""
 
     @property
     @abstractmethod

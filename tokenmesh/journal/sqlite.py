@@ -63,6 +63,8 @@ class SqliteJournal(Journal):
     Raises :class:`ConfigError` if the file is something else, :class:`JournalError` if it cannot be used.
     """
 
+    at_once = True
+
     def __init__(
         self,
         path: str | Path,

@@ -1,5 +1,6 @@
 """The payee's side of a call, free of any framework: what requests are checked against and answered with."""
 
+from tokenmesh.provider.call import Call
 from tokenmesh.provider.checks import Fault
 from tokenmesh.provider.exchange import Exchange
 from tokenmesh.provider.offers import Offer
@@ -13,7 +14,7 @@ from tokenmesh.provider.problems import (
     Refused,
     Replayed,
 )
-from tokenmesh.provider.provider import Call, Provider
+from tokenmesh.provider.provider import Provider
 from tokenmesh.provider.terms import Price, Request, Terms
 
 __all__ = [

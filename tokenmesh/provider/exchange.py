@@ -15,8 +15,9 @@ from typing import Any, ClassVar
 
 from tokenmesh.errors import ServingError
 from tokenmesh.journal import StoredResponse
+from tokenmesh.provider.call import Call
 from tokenmesh.provider.problems import Answer, Answered
-from tokenmesh.provider.provider import Call, Provider
+from tokenmesh.provider.provider import Provider
 from tokenmesh.provider.terms import Request, Terms
 from tokenmesh.steps import Steps
 from tokenmesh_chaincode import documents
@@ -80,33 +81,53 @@ class Exchange:
         """Whether the handler has raised."""
         return bool(self._reason)
 
-    def check(self) -> Steps[None]:
-        """Look at the contract; nothing of the body is read, nothing is written."""
-        self._checked = yield from self.provider.check(self.request, self.terms)
-        self.free = self._checked is None
+    def check(self) -> Steps[None] | None:
+        """Look at the contract; nothing of the body is read, nothing is written. Gives the steps that are
+        left, if something has to be waited for."""
+        call = self._checked = self.provider.check_at_once(self.request, self.terms)
+        if call is None:
+            self.free = True
+            return None
+        return None if call.checked else self.provider.check_further(call)
 
-    def admit(self) -> Steps[None]:
-        """Look at the body, once ``request.body`` can give it."""
-        if self._checked is not None:
-            yield from self.provider.admit(self._checked)
+    def admit(self) -> Steps[None] | None:
+        """Look at the body, once ``request.body`` can give it. Gives what is left, as ``check`` does."""
+        call = self._checked
+        if call is None:
+            return None
+        self.provider.compare(call)
+        return None if call.fault is None else self.provider.recall(call, call.fault)
 
-    def begin(self) -> Steps[None]:
+    def begin(self) -> Steps[None] | None:
         """All that is still to be done before the handler runs; from here on something has to end this
-        exchange. Once only: a handler that is run twice in one request would be paid once."""
+        exchange. Gives what is left, as ``check`` does. Once only: a handler that is run twice in one request
+        would be paid once."""
         if self.call is not None or self.ended:
             raise ServingError(
                 f"{self.request.operation} runs a second time in one request, which pays for one"
             )
         call, provider = self._checked, self.provider
-        if call is None and not self.free:
-            call = yield from provider.check(self.request, self.terms)
+        if call is None:
+            if self.free:
+                return None
+            call = self._checked = provider.check_at_once(self.request, self.terms)
             if call is None:
                 self.free = True
-                return
-            yield from provider.admit(call)
-        if call is not None:
-            yield from provider.claim(call)
+                return None
+            if not call.checked:
+                return self._begin(call)
+            provider.compare(call)
+        if provider.claim_at_once(call):
             self.call = call
+            return None
+        return self._begin(call)
+
+    def _begin(self, call: Call) -> Steps[None]:
+        if not call.checked:
+            yield from self.provider.check_further(call)
+            yield from self.provider.admit(call)
+        yield from self.provider.claim(call)
+        self.call = call
 
     def leave(self, answered: Answered) -> BaseException:
         """What to raise so that the handler is left and ``answer`` goes out."""
@@ -127,6 +148,16 @@ class Exchange:
         if isinstance(tokens, bool) or not isinstance(tokens, int) or not 0 <= tokens <= call.price.needed:
             raise ServingError(f"charge({tokens!r}): it is a whole number from 0 to {call.price.needed} here")
         call.charged = tokens
+
+    def end_at_once(self, response: StoredResponse) -> str | None:
+        """Try :meth:`end` without waiting for anything; None: call that."""
+        call = self.call
+        if call is None or self.ended or self._reason or response.status >= 400 or self.terms.fulfilled_when:
+            return None
+        self.ended = True
+        receipt = self.provider.fulfil_at_once(call, response)
+        self.ended = receipt is not None
+        return receipt
 
     def end(self, response: StoredResponse, native: Callable[[], Any]) -> Steps[str | None]:
         """The response is complete: fulfil, or void if it is a failure. Gives the receipt to send with it.

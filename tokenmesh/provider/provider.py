@@ -13,49 +13,29 @@ import contextlib
 import itertools
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from tokenmesh import journal as records
 from tokenmesh.config import Settings
 from tokenmesh.errors import JournalError, LedgerBusy, LedgerError
-from tokenmesh.journal import ClaimResult, Journal, NewClaim, StoredResponse
+from tokenmesh.journal import ClaimResult, Journal, StoredResponse
 from tokenmesh.ledger.base import Ledger
 from tokenmesh.provider import checks
-from tokenmesh.provider.checks import NO_FUNDS, Fault, Funds
+from tokenmesh.provider.call import Call, read
+from tokenmesh.provider.call import offers as offers_for
+from tokenmesh.provider.checks import Fault, Funds
 from tokenmesh.provider.offers import OFFERS_MAX, Offer
 from tokenmesh.provider.problems import CATALOGUE, Answer, Problem, Refused
 from tokenmesh.provider.receipts import EMPTY_DIGEST, Receipts, Reloading, replayed
 from tokenmesh.provider.standing import Standing
-from tokenmesh.provider.terms import Price, Request, Terms
+from tokenmesh.provider.terms import Request, Terms
 from tokenmesh.steps import Steps, wait
 from tokenmesh_chaincode import documents
-from tokenmesh_chaincode.documents import Contract, DocumentError, Signed
+from tokenmesh_chaincode.documents import Contract
 
 UNENDED_MAX = 10_000
 """Claims whose end the journal would not take, remembered until it does."""
-
-
-class Call:
-    """A contract that holds for a request; once it is claimed, the call while its handler runs.
-
-    ``fault`` is why it would be refused if it were new: one that has ended earlier still gets its answer.
-    ``charged`` is what will be owed, at most ``price.needed``. ``left`` is what the allowance has left.
-    """
-
-    __slots__ = ("charged", "contract", "fault", "funds", "left", "price", "request", "signed", "terms")
-
-    def __init__(self, signed: Signed[Contract], request: Request, terms: Terms, price: Price) -> None:
-        self.signed = signed
-        self.contract = signed.body
-        self.request = request
-        self.terms = terms
-        self.price = price
-        self.charged = price.default
-        self.fault: Fault | None = None
-        self.funds = NO_FUNDS
-        self.left: int | None = None
 
 
 class Provider:
@@ -117,17 +97,23 @@ class Provider:
 
         None when the request is free. Raises :class:`Refused`; what a price function raises comes out.
         """
+        call = self.check_at_once(request, terms)
+        if call is not None and not call.checked:
+            yield from self.check_further(call)
+        return call
+
+    def check_at_once(self, request: Request, terms: Terms) -> Call | None:
+        """The part of :meth:`check` that waits for nothing, which is all of it for what is known to be good:
+        then ``checked`` is set."""
         price = terms.price(request)
         if price.needed == 0:
             return None
-        signed = _read(request, terms, price)
-        call = Call(signed, request, terms, price)
-        if checks.plainly_meant(signed.body, request, terms, price):
-            funds = self._standing.at_once(signed)
+        call = Call(read(request, terms, price), request, terms, price)
+        if checks.plainly_meant(call.contract, request, terms, price):
+            funds = self._standing.at_once(call.signed)
             if funds is not None:
                 call.funds = funds
-                return call
-        yield from self._check(signed, call)
+                call.checked = True
         return call
 
     def admit(self, call: Call) -> Steps[None]:
@@ -135,17 +121,19 @@ class Provider:
 
         Raises :class:`Answered`.
         """
-        contract, body = call.contract, call.request.body()
-        if contract.dig != (documents.digest(body) if body else EMPTY_DIGEST):
-            self._refuse(Fault("other_request", "The body is not the one that was signed."), call)
-        if call.fault is None:
-            return
+        self.compare(call)
+        if call.fault is not None:
+            yield from self.recall(call, call.fault)
+
+    def recall(self, call: Call, fault: Fault) -> Steps[None]:
+        """The rest of :meth:`admit`, for a contract that has a fault."""
+        contract = call.contract
         try:
             known = yield from wait(self.journal.find(contract.iss, contract.jti))
         except JournalError as error:
             raise _unkept(error, contract.jti) from error
         if known is None:
-            self._refuse(call.fault, call)
+            self._refuse(fault, call)
         if not known.binds(contract.htm, contract.htu, contract.dig):
             self._refuse(_USED, call)
         if known.state in ("fulfilled", "void"):
@@ -154,14 +142,18 @@ class Provider:
         # It was good when it was taken, and the journal says what a second request for it gets.
         call.funds = Funds(known.tok, known.settle_by)
 
+    def compare(self, call: Call) -> None:
+        """Compare the body with the digest that was signed; raises :class:`Refused`."""
+        body = call.request.body()
+        if call.contract.dig != (documents.digest(body) if body else EMPTY_DIGEST):
+            self._refuse(Fault("other_request", "The body is not the one that was signed."), call)
+
     def claim(self, call: Call) -> Steps[None]:
         """Take the contract: of many requests with it, one gets through. Raises :class:`Answered`."""
         contract = call.contract
         try:
-            result = self._claim(call)
-            if isinstance(result, Future):
-                result = yield result
-            if type(result) is not records.Claimed:
+            result = yield from wait(self.journal.claim(call.entry(), self._clock()))
+            if not isinstance(result, records.Claimed):
                 result = yield from self._claim_again(result, call)
         except LedgerError as error:
             raise _unreachable(error, contract.jti) from error
@@ -169,10 +161,27 @@ class Provider:
             raise _unkept(error, contract.jti) from error
         if not isinstance(result, records.Claimed):
             self._not_claimed(result, call)
-        self._recent[contract.jti] = contract.iss
+        self._note(call, result.left)
+
+    def claim_at_once(self, call: Call) -> bool:
+        """Try :meth:`claim` without waiting for anything; False: it is still to be done."""
+        journal = self.journal
+        if not journal.at_once:
+            return False
+        try:
+            result = self.journal.claim(call.entry(), self._clock())
+        except JournalError as error:
+            raise _unkept(error, call.contract.jti) from error
+        if type(result) is not records.Claimed:
+            return False
+        self._note(call, result.left)
+        return True
+
+    def _note(self, call: Call, left: int | None) -> None:
+        call.left = left
+        self._recent[call.contract.jti] = call.contract.iss
         if len(self._recent) > self.settings.receipt_cache_max:
             _drop_first(self._recent)
-        call.left = result.left
 
     def fulfil(self, call: Call, response: StoredResponse) -> Steps[str]:
         """End a call whose work is done; gives the receipt. Raises :class:`Refused` (503) if it cannot."""
@@ -186,15 +195,28 @@ class Provider:
             raise Refused(late._replace(receipt=(yield from self.void(call, "too_late", stored))))
         receipt = self._receipts.make(contract, "fulfilled", call.charged, response, call.left, now)
         try:
-            fulfilled = self.journal.fulfil(contract.iss, contract.jti, call.charged, response, receipt, now)
-            if isinstance(fulfilled, Future):
-                fulfilled = yield fulfilled
+            fulfilled = yield from wait(
+                self.journal.fulfil(contract.iss, contract.jti, call.charged, response, receipt, now)
+            )
         except JournalError as error:
             self._remember_unended(contract)
             raise _unkept(error, contract.jti) from error
         if not fulfilled:
             raise Refused(Problem("taken_over", "It took longer than this process's lease.", contract.jti))
         return receipt
+
+    def fulfil_at_once(self, call: Call, response: StoredResponse) -> str | None:
+        """Try :meth:`fulfil` without waiting for anything; None: it is still to be done."""
+        contract, journal, now = call.contract, self.journal, self._clock()
+        if not journal.at_once or now >= call.funds.settle_by:
+            return None
+        receipt = self._receipts.make(contract, "fulfilled", call.charged, response, call.left, now)
+        try:
+            done = journal.fulfil(contract.iss, contract.jti, call.charged, response, receipt, now)
+        except JournalError as error:
+            self._remember_unended(contract)
+            raise _unkept(error, contract.jti) from error
+        return receipt if done else None
 
     def void(self, call: Call, reason: str, response: StoredResponse) -> Steps[str | None]:
         """End a call that owes nothing; gives the receipt, or None when the journal did not take it.
@@ -215,9 +237,9 @@ class Provider:
 
     # What is behind them
 
-    def _check(self, signed: Signed[Contract], call: Call) -> Steps[None]:
-        """The long way of :meth:`check`: everything that is not plainly good, or not known lately."""
-        contract, standing = call.contract, self._standing
+    def check_further(self, call: Call) -> Steps[None]:
+        """The rest of :meth:`check`: everything that is not plainly good, or not known lately."""
+        contract, signed, standing = call.contract, call.signed, self._standing
         try:
             fault = (
                 checks.addressed(contract, signed.header, standing.domain, standing.payee)
@@ -231,35 +253,11 @@ class Provider:
             )
         except LedgerError as error:
             raise _unreachable(error, contract.jti) from error
+        call.checked = True
         if isinstance(funds, Fault):
             call.fault = funds
         else:
             call.funds = funds
-
-    def _claim(self, call: Call) -> ClaimResult | Future[ClaimResult]:
-        contract, funds = call.contract, call.funds
-        _, payer, _, op, htm, htu, dig, tok, jti, _, exp, via, lane, seq, _ = contract
-        # A named tuple's own constructor is a Python function around this.
-        entry = tuple.__new__(
-            NewClaim,
-            (
-                payer,
-                jti,
-                call.signed.text,
-                htm,
-                htu,
-                dig,
-                op,
-                tok,
-                via,
-                lane,
-                seq,
-                exp,
-                funds.settle_by,
-                funds.tokens,
-            ),
-        )
-        return self.journal.claim(entry, self._clock())
 
     def _claim_again(self, result: ClaimResult, call: Call) -> Steps[ClaimResult]:
         """Claim once more, where the journal's answer may be due to what this process knows or has missed."""
@@ -269,12 +267,12 @@ class Provider:
             funds = yield from self._standing.funds(call.signed, doubted=True)
             if isinstance(funds, Funds) and funds.tokens > call.funds.tokens:
                 call.funds = funds
-                result = yield from wait(self._claim(call))
+                result = yield from wait(self.journal.claim(call.entry(), self._clock()))
         if isinstance(result, records.Running) and self._forget_unended(contract):
             yield from wait(
                 self.journal.void(contract.iss, contract.jti, _UNENDED, None, None, self._clock())
             )
-            result = yield from wait(self._claim(call))
+            result = yield from wait(self.journal.claim(call.entry(), self._clock()))
         return result
 
     def _not_claimed(self, result: ClaimResult, call: Call) -> NoReturn:
@@ -300,7 +298,7 @@ class Provider:
     def _refuse(self, fault: Fault, call: Call) -> NoReturn:
         offers = None
         if CATALOGUE[fault.code][0] == 402:
-            offers = _offers(call.request, call.terms, call.price)
+            offers = offers_for(call.request, call.terms, call.price)
         raise Refused(Problem(fault.code, fault.detail, call.contract.jti, offers))
 
     def _remember_unended(self, contract: Contract) -> None:
@@ -323,26 +321,6 @@ _USED = Fault("other_request", "Its id stands in another contract of this payer'
 def _drop_first(entries: OrderedDict[Any, Any]) -> None:
     with contextlib.suppress(KeyError):  # another thread was faster
         entries.popitem(last=False)
-
-
-def _read(request: Request, terms: Terms, price: Price) -> Signed[Contract]:
-    if not request.contracts:
-        detail = f"{request.operation} costs {price.needed} tokens."
-        raise Refused(Problem("contract_required", detail, offers=_offers(request, terms, price)))
-    if len(request.contracts) > 1:
-        raise Refused(Problem("not_a_contract", "There is more than one Token-Contract header."))
-    try:
-        return documents.parse_contract(request.contracts[0])
-    except DocumentError as error:
-        code = error.code if error.code in CATALOGUE else "not_a_contract"
-        raise Refused(Problem(code, f"It was refused unread: {error}.")) from error
-
-
-def _offers(request: Request, terms: Terms, price: Price) -> Sequence[dict[str, Any]]:
-    offer = Offer.of(terms, request.method, request.path)
-    if offer.up_to is None:
-        offer = offer._replace(tokens=price.needed)
-    return [offer.to_json()]
 
 
 def _unreachable(error: LedgerError, jti: str) -> Refused:

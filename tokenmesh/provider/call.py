@@ -1,0 +1,94 @@
+"""A contract that came with a request: read, and carried through the provider until it has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tokenmesh.journal import NewClaim
+from tokenmesh.provider.checks import NO_FUNDS, Fault
+from tokenmesh.provider.offers import Offer
+from tokenmesh.provider.problems import CATALOGUE, Problem, Refused
+from tokenmesh.provider.terms import Price, Request, Terms
+from tokenmesh_chaincode import documents
+from tokenmesh_chaincode.documents import Contract, DocumentError, Signed
+
+
+class Call:
+    """A contract that holds for a request; once it is claimed, the call while its handler runs.
+
+    ``fault`` is why it would be refused if it were new: one that has ended earlier still gets its answer.
+    ``checked`` is set once everything but the body has been looked at. ``charged`` is what will be owed, at
+    most ``price.needed``. ``left`` is what the allowance has left.
+    """
+
+    __slots__ = (
+        "charged",
+        "checked",
+        "contract",
+        "fault",
+        "funds",
+        "left",
+        "price",
+        "request",
+        "signed",
+        "terms",
+    )
+
+    def __init__(self, signed: Signed[Contract], request: Request, terms: Terms, price: Price) -> None:
+        self.signed = signed
+        self.contract = signed.body
+        self.request = request
+        self.terms = terms
+        self.price = price
+        self.charged = price.default
+        self.checked = False
+        self.fault: Fault | None = None
+        self.funds = NO_FUNDS
+        self.left: int | None = None
+
+    def entry(self) -> NewClaim:
+        """What the journal is to claim."""
+        contract, funds = self.contract, self.funds
+        # A named tuple's own constructor is a Python function around this.
+        return tuple.__new__(
+            NewClaim,
+            (
+                contract.iss,
+                contract.jti,
+                self.signed.text,
+                contract.htm,
+                contract.htu,
+                contract.dig,
+                contract.op,
+                contract.tok,
+                contract.via,
+                contract.lane,
+                contract.seq,
+                contract.exp,
+                funds.settle_by,
+                funds.tokens,
+            ),
+        )
+
+
+def read(request: Request, terms: Terms, price: Price) -> Signed[Contract]:
+    """The contract of a request; raises :class:`Refused` unless there is exactly one, and it can be read."""
+    if not request.contracts:
+        detail = f"{request.operation} costs {price.needed} tokens."
+        raise Refused(Problem("contract_required", detail, offers=offers(request, terms, price)))
+    if len(request.contracts) > 1:
+        raise Refused(Problem("not_a_contract", "There is more than one Token-Contract header."))
+    try:
+        return documents.parse_contract(request.contracts[0])
+    except DocumentError as error:
+        code = error.code if error.code in CATALOGUE else "not_a_contract"
+        raise Refused(Problem(code, f"It was refused unread: {error}.")) from error
+
+
+def offers(request: Request, terms: Terms, price: Price) -> Sequence[dict[str, Any]]:
+    """What the request could have been paid with."""
+    offer = Offer.of(terms, request.method, request.path)
+    if offer.up_to is None:
+        offer = offer._replace(tokens=price.needed)
+    return [offer.to_json()]
