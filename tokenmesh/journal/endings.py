@@ -7,6 +7,7 @@ what another has taken over.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any, NamedTuple
 
 from tokenmesh.journal import allowances
@@ -184,9 +185,8 @@ def _store(execute: Execute, response: StoredResponse | None) -> tuple[Any, ...]
 
 def header_lines(headers: list[tuple[str, str]]) -> str:
     """Names and values in turn, a line each: neither holds a line break (RFC 9110, section 5.5)."""
-    lines = [line for header in headers for line in header]
-    text = "\n".join(lines)
-    if lines and text.count("\n") != len(lines) - 1:
+    text = "\n".join(chain.from_iterable(headers))
+    if headers and text.count("\n") != 2 * len(headers) - 1:
         raise ValueError("a response header holds a line break, which HTTP does not allow")
     return text
 

@@ -337,7 +337,7 @@ _KINDS: Final[dict[type, Kind]] = {Contract: CONTRACT, Receipt: RECEIPT, Operati
 @lru_cache(maxsize=HEADER_CACHE_MAX)
 def _header_segment(typ: str, kid: str, x5t: str) -> str:
     header = {"alg": "ES256", "typ": typ, "kid": kid, "x5t#S256": x5t}
-    return encode_segment(_ENCODER.encode(header).encode())
+    return encode_segment(_ENCODER.encode(header).encode()) + "."
 
 
 def sign(document: Contract | Receipt | Operation, signer: Signer) -> str:
@@ -354,8 +354,7 @@ def sign(document: Contract | Receipt | Operation, signer: Signer) -> str:
 def seal(kind: Kind, claims: str, signer: Signer) -> str:
     """``claims``, an object in JSON, as compact JWS, signed: for who writes so many documents of one kind
     that it spells them out itself."""
-    payload = encode_segment(claims.encode())
-    signing_input = f"{_header_segment(kind.typ, signer.name, signer.x5t)}.{payload}"
+    signing_input = _header_segment(kind.typ, signer.name, signer.x5t) + encode_segment(claims.encode())
     return f"{signing_input}.{encode_segment(signer.sign(signing_input.encode('ascii')))}"
 
 

@@ -245,17 +245,14 @@ def _check_depth(data: bytes) -> None:
         raise DocumentError("too_deep", f"nested deeper than {DEPTH_MAX}, or not balanced")
 
 
-def _der_integer(raw: bytes) -> bytes:
-    digits = raw.lstrip(b"\x00") or b"\x00"
-    if digits[0] & 0x80:
-        digits = b"\x00" + digits
-    return b"\x02" + bytes((len(digits),)) + digits
-
-
 def der_signature(raw: bytes) -> bytes:
     """r‖s as ASN.1 DER, which OpenSSL wants (SEC 1, C.5). By hand: four times as fast as the library's."""
-    content = _der_integer(raw[:32]) + _der_integer(raw[32:])
-    return b"\x30" + bytes((len(content),)) + content
+    r, s = raw[:32].lstrip(b"\x00") or b"\x00", raw[32:].lstrip(b"\x00") or b"\x00"
+    if r[0] & 0x80:
+        r = b"\x00" + r
+    if s[0] & 0x80:
+        s = b"\x00" + s
+    return bytes((0x30, len(r) + len(s) + 4, 0x02, len(r))) + r + bytes((0x02, len(s))) + s
 
 
 def raw_signature(der: bytes) -> bytes:

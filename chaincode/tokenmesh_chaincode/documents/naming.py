@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import time
 from typing import Any, Final
 from urllib.parse import quote_from_bytes, unquote_to_bytes
@@ -14,6 +15,8 @@ from tokenmesh_chaincode.documents.jws import encode_segment
 
 # RFC 3986's pchar and the slash: what may stand in a path as it is.
 _PATH_SAFE: Final = "/!$&'()*+,;=:@~"
+# What is made of these alone is spelled already: the usual case.
+_is_plain: Final = re.compile(rb"[A-Za-z0-9_.\-/!$&'()*+,;=:@~]+").fullmatch
 _QUERY_SAFE: Final = "".join(map(chr, range(0x21, 0x7F)))
 _CANONICAL: Final = json.JSONEncoder(
     ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False
@@ -63,6 +66,8 @@ def target(path: str | bytes, query: str | bytes = "", *, decoded: bool = False)
     is not latin-1 counts as UTF-8. In the query only what may not stand in a URL is encoded.
     """
     raw = _to_bytes(path)
+    if not query and _is_plain(raw):
+        return raw.decode("ascii")
     if not decoded and b"%" in raw:
         raw = unquote_to_bytes(raw)
     spelled = quote_from_bytes(raw, _PATH_SAFE) or "/"
