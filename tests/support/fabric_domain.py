@@ -52,10 +52,16 @@ class Rules:
                 with connect_profile(self.profile, organisation.name, peer=peer) as gateway:
                     Lifecycle(gateway).install(self._package)
 
-    def define(self, clock: Callable[[], float] = time.time, **definition: Any) -> str:
+    def define(
+        self,
+        clock: Callable[[], float] = time.time,
+        *,
+        contract: type[TokenmeshContract] = TokenmeshContract,
+        **definition: Any,
+    ) -> str:
         """Have all organisations agree on a new definition; its name. Its endorsers have this clock."""
         name = f"rules-{next(_numbers)}"
-        self._contracts[name] = TokenmeshContract(clock)
+        self._contracts[name] = contract(clock)
         peers = ", ".join(f"'{one.msp_id}.peer'" for one in self.profile.organisations.values())
         with ExitStack() as stack:
             gateways = [
@@ -114,6 +120,7 @@ def make_fabric_domain(
     clock: Callable[[], float] = time.time,
     policy: Mapping[str, Any] | None = None,
     supply: int = SUPPLY,
+    contract: type[TokenmeshContract] = TokenmeshContract,
     **options: Any,
 ) -> Domain:
     """A ledger on Fabric with ``governance`` and the wallets in ``tokens``, as ``make_ledger`` makes one.
@@ -128,7 +135,7 @@ def make_fabric_domain(
     ledger = FabricLedger.create(
         rules.connect(),
         rules.channel,
-        rules.define(clock),
+        rules.define(clock, contract=contract),
         ca=[wallets.authority.certificate_pem],
         governors={GOVERNANCE: governance.certificate_pem},
         policy={**default_policy(), **(policy or {})},

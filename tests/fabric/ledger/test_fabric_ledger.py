@@ -228,9 +228,11 @@ def test_answers_that_come_in_pages_are_whole(
     ledger = domain.ledger
     opened = set()
     for number in range(5):
-        terms = {"payee": f"service-{(number + 1) % 5}", "tokens": 5, "exp": domain.now + 60}
-        domain.do("service-0" if number else "service-1", "open", {"id": f"allowance-{number}", **terms})
-        domain.do(f"service-{number}", "hold", {"id": f"h{number}", **terms})
+        terms = {"tokens": 5, "exp": domain.now + 60}
+        allowance = {"id": f"allowance-{number}", "payee": f"service-{2 + number % 3}", **terms}
+        domain.do("service-0" if number else "service-1", "open", allowance)
+        hold = {"id": f"h{number}", "payee": f"service-{(number + 1) % 5}", **terms}
+        domain.do(f"service-{number}", "hold", hold)
         opened.add(f"allowance-{number}")
     assert [one.name for one in now_of(ledger.wallets())] == [GOVERNANCE, *(f"service-{n}" for n in range(5))]
     assert {one.id for one in now_of(ledger.allowances("service-0"))} == opened - {"allowance-0"}
