@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -24,6 +23,7 @@ from tokenmesh.ledger.chain import (
     write_effects,
 )
 from tokenmesh.ledger.findings import Enough, Findings
+from tokenmesh.ledger.settled import SettledOnce, settled_of
 from tokenmesh.ledger.state import StoredState
 from tokenmesh.ledger.store import AT_BITS
 from tokenmesh.ledger.worth import movement
@@ -59,10 +59,6 @@ _TRANSACTION_TYPES = (int, str, int, str, str, bytes)
 _OPERATION_TYPES = (int, str, str, str, str, bytes)
 
 
-_SETTLED = """
-    CREATE TABLE settled (payer TEXT, jti TEXT, via TEXT, n INTEGER, PRIMARY KEY (payer, jti)) WITHOUT ROWID
-"""
-
 _PRIVATE = "CREATE TABLE private (sd TEXT, n INTEGER, PRIMARY KEY (sd, n)) WITHOUT ROWID"
 """Which transactions carry a private contract of this digest."""
 
@@ -87,7 +83,7 @@ class Replay:
         """Those of them whose disclosures are not at hand: what policy said about them is as recorded."""
         self._disclosures = disclosures
         self._own = own
-        own.execute(_SETTLED)
+        self._settled = SettledOnce(own)
         own.execute(_PRIVATE)
         self._findings = findings
         self._last_ids: set[str] = {""}
@@ -212,11 +208,12 @@ class Replay:
                 self._find(row, "operation", f"{_name(one)} is what is noted, but its document says {name}")
             entries.append(entry)
             if outcome.ok and entry.act == "settle":
-                settled += _settled([contract.body for contract in prepared.carried], outcome)
+                settled += settled_of([contract.body for contract in prepared.carried], outcome)
         accounted, supply = movement(self._state)
         if accounted != supply:
             self._find(row, "conservation", f"accounted for are {accounted:+} tokens, minted are {supply:+}")
-        self._check_settled_once(row, settled)
+        for text in self._settled.take(row.n, settled):
+            self._find(row, "settled_twice", text)
         self._write(row, entries)
 
     def _disclose(self, row: TransactionRow, ahead: Sequence[Prepared]) -> None:
@@ -239,30 +236,6 @@ class Replay:
         if not self.diverged:
             self._diverge(row, code, text)
 
-    def _check_settled_once(self, row: TransactionRow, settled: Sequence[Contract]) -> None:
-        """Each contract of a payer is settled once, whatever pays for it."""
-        before = self._own.execute(
-            "SELECT s.payer, s.jti, s.via, s.n FROM json_each(?) j JOIN settled s "
-            "ON s.payer = json_extract(j.value, '$[0]') AND s.jti = json_extract(j.value, '$[1]')",
-            (json.dumps([(contract.iss, contract.jti) for contract in settled]),),
-        )
-        known = {(payer, jti): (via, n) for payer, jti, via, n in before}
-        for contract in settled:
-            key = (contract.iss, contract.jti)
-            if key in known:
-                via, n = known[key]
-                self._find(
-                    row,
-                    "settled_twice",
-                    f"the contract {contract.jti} of {contract.iss} is settled for {contract.aud} by way of "
-                    f"{contract.via}, and was settled by way of {via} in transaction {n}",
-                )
-            known[key] = (contract.via, row.n)
-        self._own.executemany(
-            "INSERT OR IGNORE INTO settled (payer, jti, via, n) VALUES (?, ?, ?, ?)",
-            sorted((contract.iss, contract.jti, contract.via, row.n) for contract in settled),
-        )
-
     def _write(self, row: TransactionRow, entries: Sequence[Entry]) -> None:
         write_effects(self._own, self._state, entries, row.n)
         self._state.keep("")
@@ -283,15 +256,3 @@ def _recorded(one: OperationRow) -> Outcome | None:
 
 def _name(one: OperationRow) -> str:
     return f"{one.act} {one.id} of {one.issuer}"
-
-
-def _settled(carried: Sequence[Contract], outcome: Outcome) -> list[Contract]:
-    """The contracts that a settlement has settled, of those that it carries."""
-    refused = outcome.detail["refused"]
-    settled = [one for one in carried if f"{one.iss}/{one.jti}" not in refused]
-    if len(settled) < outcome.detail["settled"]:
-        # One that stands there twice, once settled and once refused: the outcome does not say which.
-        often = Counter((one.iss, one.jti) for one in carried)
-        twice = {(one.iss, one.jti): one for one in carried if often[one.iss, one.jti] > 1}
-        settled += [one for key, one in twice.items() if "/".join(key) in refused]
-    return settled

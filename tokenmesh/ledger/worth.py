@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
-from tokenmesh.ledger.state import StoredState
 from tokenmesh_chaincode.state import Value
 
 
-def movement(state: StoredState) -> tuple[int, int]:
+class Changes(Protocol):
+    """The state before a transaction and after it; ``writes`` names what it writes (None: deletes)."""
+
+    @property
+    def writes(self) -> Mapping[str, Value | None]: ...
+
+    def get(self, key: str) -> Value | None: ...
+
+    def before(self, key: str) -> Value | None: ...
+
+
+def movement(state: Changes) -> tuple[int, int]:
     """By how much the writes in ``state`` change what is accounted for, and by how much the supply.
 
     Accounted for is what lies in balances, credits, open holds and what is left of allowances that have not

@@ -1,4 +1,4 @@
-"""verify on Fabric: a ledger's blocks hold, and whatever is tampered with is found and its transaction named."""
+"""verify on Fabric: a ledger that holds, and tampering, which is found and its transaction named."""
 
 from __future__ import annotations
 
