@@ -16,12 +16,20 @@ from support.journals import RESPONSE, key
 from support.ledgers import GOVERNANCE, Domain, make_ledger, now_of
 from support.wallets import Clock
 from tokenmesh.config import Settings
-from tokenmesh.errors import JournalError, LedgerOutcomeUnknown, LedgerUnavailable
+from tokenmesh.errors import JournalError, LedgerOutcomeUnknown, LedgerUnavailable, OperationRefused
 from tokenmesh.journal import Claimed, NewClaim
 from tokenmesh.journal.sqlite import SqliteJournal
 from tokenmesh.ledger import Result
 from tokenmesh.settlement import OPERATION_TTL_S, Settlement
-from tokenmesh_chaincode.documents import digest, new_id, parse_contract, parse_operation
+from tokenmesh_chaincode.documents import (
+    Disclosures,
+    digest,
+    new_id,
+    parse_contract,
+    parse_operation,
+    present,
+    take_presented,
+)
 from tokenmesh_chaincode.limits import CLOCK_SKEW_S_MAX, OPERATION_BYTES_MAX
 from tokenmesh_chaincode.rules import Outcome
 
@@ -39,16 +47,20 @@ class Wire:
         self.before: Callable[[Sequence[str]], Future[list[Result]] | None] = lambda operations: None
         """Answers in the ledger's place, before anything is sent."""
         self.lose_answers = False
+        self.lose_disclosures = False
+        """Carry operations, and not what travels beside them."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._ledger, name)
 
-    def submit(self, operations: Sequence[str]) -> Future[list[Result]]:
+    def submit(
+        self, operations: Sequence[str], *, disclosures: Disclosures | None = None
+    ) -> Future[list[Result]]:
         self.sent += operations
         answer = self.before(operations)
         if answer is not None:
             return answer
-        answer = self._ledger.submit(operations)
+        answer = self._ledger.submit(operations, disclosures=None if self.lose_disclosures else disclosures)
         if self.lose_answers:
             now_of(answer)
             return failed(LedgerOutcomeUnknown("the answer was lost"))
@@ -120,8 +132,16 @@ class Payee:
         )
         return allowance
 
-    def claim(self, tok: int = 5, via: str | None = None, **claims: Any) -> NewClaim:
-        """A contract that ``service-a`` signed and ``service-b`` has taken."""
+    def claim(
+        self,
+        tok: int = 5,
+        via: str | None = None,
+        *,
+        private: bool = False,
+        contract_as: Callable[[str], str] = str,
+        **claims: Any,
+    ) -> NewClaim:
+        """A contract that ``service-a`` signed and ``service-b`` has taken; the journal has it so."""
         jti = new_id()
         if via == "hold":
             hold = {"id": jti, "payee": "service-b", "tokens": tok, "exp": self.domain.now + LONG_S}
@@ -129,13 +149,16 @@ class Payee:
             lane, seq = None, None
         else:
             via, lane, seq = via or self.allowance, "lane", next(self.numbers)
-        text = self.domain.contract(
-            "service-a", "service-b", jti=jti, tok=tok, via=via, lane=lane, seq=seq, **claims
-        )
+        terms = {"jti": jti, "tok": tok, "via": via, "lane": lane, "seq": seq, **claims}
+        if private:
+            text, disclosures = self.domain.private_contract("service-a", "service-b", **terms)
+            text = present(text, *disclosures.values())
+        else:
+            text = self.domain.contract("service-a", "service-b", **terms)
         entry = NewClaim(
             payer="service-a",
             jti=jti,
-            contract=text,
+            contract=contract_as(text),
             htm="GET",
             htu="/quote/ACME",
             dig=digest(b""),
@@ -563,6 +586,47 @@ def test_one_item_that_spoils_its_operation_does_not_hold_up_the_others(payee: P
     assert claim is not None
     assert claim.lost == "bad_argument"
     assert payee.settlement.step().idle
+
+
+def test_private_contracts_are_settled_and_only_the_ledger_is_told_what_for(payee: Payee) -> None:
+    """Among others, and by holds too: no document that is sent has a disclosure in it."""
+    entries = [*payee.work(3, private=True), *payee.work(2), *payee.work(1, private=True, via="hold")]
+    assert payee.settlement.step().settled == 6
+    assert payee.earned == 30
+    assert None not in payee.tx_ids(entries)
+    disclosures = [take_presented(entry.contract)[1] for entry in entries]
+    assert sum(one is not None for one in disclosures) == 4
+    (sent,) = payee.wire.sent
+    carried = [text for text, _ in parse_operation(sent).body.arg["items"]]
+    assert sorted(carried) == sorted(take_presented(entry.contract)[0] for entry in entries)
+
+
+def test_disclosures_lost_on_the_way_are_sent_again(payee: Payee) -> None:
+    """Who carries operations may lose what travels beside them: then nothing has happened."""
+    entries = payee.work(2, private=True)
+    payee.wire.lose_disclosures = True
+    failure = payee.settlement.step().failure
+    assert isinstance(failure, OperationRefused)
+    assert failure.code == "undisclosed"
+    payee.wire.lose_disclosures = False
+    payee.clock.forward(60)
+    for _ in range(3):
+        payee.clock.forward(payee.settlement.step().wait_s)
+    assert payee.earned == 10
+    assert None not in payee.tx_ids(entries)
+
+
+def test_a_disclosure_that_the_journal_has_lost_does_not_hold_up_the_others(payee: Payee) -> None:
+    entries = payee.work(4, private=True)
+    (lost,) = payee.work(1, contract_as=lambda text: take_presented(text)[0], private=True)
+    payee.settlement.step()
+    for _ in range(5):
+        payee.clock.forward(payee.settlement.step().wait_s)
+    assert payee.earned == 20
+    assert None not in payee.tx_ids(entries)
+    claim = payee.journal.find(*key(lost))
+    assert claim is not None
+    assert claim.lost == "undisclosed"
 
 
 def test_a_rotated_key_settles_what_the_old_one_signed(payee: Payee) -> None:

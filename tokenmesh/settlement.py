@@ -27,7 +27,17 @@ from tokenmesh.journal import Batch, Item, Journal
 from tokenmesh.journal.base import Key
 from tokenmesh.ledger import Ledger
 from tokenmesh.steps import Steps, run, wait
-from tokenmesh_chaincode.documents import Operation, Signer, new_id, parse_operation, sign
+from tokenmesh_chaincode.documents import (
+    DocumentError,
+    Operation,
+    Signer,
+    new_id,
+    parse_operation,
+    parse_presented,
+    sign,
+    take_presented,
+    thumbprint,
+)
 from tokenmesh_chaincode.limits import (
     CLOCK_SKEW_S_MAX,
     OPERATION_BYTES_MAX,
@@ -51,6 +61,7 @@ LOOK_S = 0.1
 PRUNE_EVERY_S = 1.0
 BEATS_PER_LEASE = 4
 
+_OF_DISCLOSURES = ("undisclosed", "bad_disclosure")
 _log = logging.getLogger("tokenmesh.settlement")
 
 
@@ -160,7 +171,8 @@ class Settlement:
             # document could still take effect.
             late = operation.exp + CLOCK_SKEW_S_MAX - now
             return Round(late) if late >= 0 else (yield from self._look_up(batch, operation))
-        (result,) = yield from wait(self._ledger.submit([text]))
+        beside = _disclosures(batch.items)
+        (result,) = yield from wait(self._ledger.submit([text], disclosures=beside))
         outcome = result.outcome
         if outcome.ok:
             return (yield from self._finish(batch, outcome, result.tx_id))
@@ -245,6 +257,9 @@ class Settlement:
             now = self._clock()
             lost: dict[Key, str] = {}
             for item in batch.items:
+                if outcome.code in _OF_DISCLOSURES and not _is_disclosed(item):
+                    lost[item.payer, item.jti] = outcome.code  # for good: the others need not wait for it
+                    continue
                 claim = yield from wait(self._journal.find(item.payer, item.jti))
                 if claim is not None and now > claim.settle_by:
                     lost[item.payer, item.jti] = outcome.code
@@ -359,10 +374,28 @@ class Settlement:
 
 
 def _settle_argument(batch: Batch) -> dict[str, Any]:
-    arg: dict[str, Any] = {"items": [[item.contract, item.charged] for item in batch.items]}
+    arg: dict[str, Any] = {
+        "items": [[take_presented(item.contract)[0], item.charged] for item in batch.items]
+    }
     if batch.skipped:
         arg["skipped"] = [list(skip) for skip in batch.skipped]
     return arg
+
+
+def _disclosures(items: Iterable[Item]) -> dict[str, str] | None:
+    """What the private contracts among them are for: the ledger is told beside the operation, never in it."""
+    presented = [take_presented(item.contract)[1] for item in items]
+    found = {thumbprint(one.encode()): one for one in presented if one is not None}
+    return found or None
+
+
+def _is_disclosed(item: Item) -> bool:
+    """Whether it is not private, or its disclosure is in the journal as it came."""
+    try:
+        parse_presented(item.contract)
+    except DocumentError as error:
+        return error.code not in _OF_DISCLOSURES
+    return True
 
 
 def _refused_items(items: list[Item], refused: Mapping[str, str]) -> list[tuple[Item, str]]:
