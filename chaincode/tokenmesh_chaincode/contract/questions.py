@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from tokenmesh_chaincode.contract.batch import COLLECTION
-from tokenmesh_chaincode.contract.batch import COLLECTION
 from tokenmesh_chaincode.contract.errors import ContractError
 from tokenmesh_chaincode.contract.scan import Found, rows
 from tokenmesh_chaincode.contract.state import INDEX
@@ -27,9 +26,9 @@ from tokenmesh_chaincode.limits import (
 from tokenmesh_chaincode.rules.arguments import Check, is_id, is_thumbprint, is_time, list_of
 from tokenmesh_chaincode.state import Value
 
-QUESTION_BYTES_MAX: Final = 16_384
+QUESTION_BYTES_MAX: Final = 4_096
 LISTED_MAX: Final = 250
-"""Wallets, allowances, proposals or disclosures in one answer."""
+"""Wallets, allowances or proposals in one answer."""
 DISCLOSED_MAX: Final = 50
 """Disclosures in one answer."""
 SCANNED_MAX: Final = 10_000
@@ -163,15 +162,6 @@ class Ask:
             if data is not None
         }
 
-    def disclosures(self, digests: list[str]) -> Answer:
-        """Those that are there, by their digests. Only for members of the collection, and by their peers."""
-        found = self._stub.get_private_datas(COLLECTION, digests) if digests else []
-        return {
-            digest: data.decode("ascii")
-            for digest, data in zip(digests, found, strict=True)
-            if data is not None
-        }
-
     def supply(self) -> Answer:
         minted = burned = 0
         for row in rows(self._stub, "supply/"):
@@ -248,10 +238,6 @@ def _is_cursor(value: object) -> bool:
     return isinstance(value, str) and len(value) <= CURSOR_LENGTH_MAX
 
 
-def _are_digests(value: object) -> bool:
-    return isinstance(value, list) and len(value) <= LISTED_MAX and all(is_form("x5t", one) for one in value)
-
-
 def _is_limit(value: object) -> bool:
     return type(value) is int and value >= 0
 
@@ -274,7 +260,6 @@ _QUESTIONS: Final[Mapping[str, tuple[Callable[..., Answer], tuple[Check, ...]]]]
     "expirable": (Ask.expirable, (is_time, _is_limit, _or_none(is_name), _is_cursor)),
     "forgettable": (Ask.forgettable, (is_time, _is_limit, _is_cursor)),
     "disclosures": (Ask.disclosures, (list_of(is_thumbprint, DISCLOSED_MAX),)),
-    "disclosures": (Ask.disclosures, (_are_digests,)),
     "supply": (Ask.supply, ()),
 }
 
