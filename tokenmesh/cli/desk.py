@@ -21,6 +21,8 @@ ANSWER_S_MAX = 60
 SUBMIT_ATTEMPTS_MAX = 3
 SWEEPS_MAX = 20
 
+MAY_HAPPEN = "What was asked for may still happen: look at 'tokenmesh history' before you ask again."
+
 ADVICE = {
     "unknown_wallet": "'tokenmesh wallet list' shows those there are",
     "unknown_certificate": "the ledger knows another key than this home's: check --home and --ledger",
@@ -74,9 +76,9 @@ class Desk:
             try:
                 result = answer(self.ledger.submit([text]))[0]
                 break
-            except LedgerOutcomeUnknown:
+            except LedgerOutcomeUnknown as error:
                 if attempt == SUBMIT_ATTEMPTS_MAX:
-                    raise
+                    raise LedgerOutcomeUnknown(f"{error}\n{MAY_HAPPEN}") from error
                 attempt += 1
         if not result.outcome.ok:
             raise OperationRefused(
@@ -118,10 +120,7 @@ def answer(future: Future[T]) -> T:
     try:
         return future.result(ANSWER_S_MAX)
     except TimeoutError as error:
-        raise Fault(
-            f"the ledger gave no answer in {ANSWER_S_MAX} s. What was asked for may still happen: "
-            "look at 'tokenmesh history' before you ask again"
-        ) from error
+        raise Fault(f"the ledger gave no answer in {ANSWER_S_MAX} s. {MAY_HAPPEN}") from error
 
 
 def _why(act: str, outcome: Outcome) -> str:

@@ -59,8 +59,7 @@ class FabricAuthority:
             known = ca.identity(name, by=registrar)
             if all(one["name"] != ROLE_ATTRIBUTE for one in known.get("attrs") or ()):
                 raise Fault(
-                    f"{name} is known to {self._ca.url} as a {known.get('type')} that is no wallet: "
-                    "take another name"
+                    f"{name} is known to {self._ca.url} already, and is no wallet: take another name"
                 ) from error
             ca.modify_identity(name, by=registrar, secret=secret, attributes=attributes)
         return secret
