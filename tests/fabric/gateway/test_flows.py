@@ -31,6 +31,7 @@ from tokenmesh.fabric.gateway.flows import (
     Call,
     Caller,
     CallFailed,
+    Endorsers,
     Invocation,
     Sign,
     Sleep,
@@ -155,9 +156,13 @@ def endorsed(answer: bytes) -> bytes:
     action = proposal_pb2.ChaincodeAction(response=response).SerializeToString()
     payload = transaction_pb2.ChaincodeActionPayload(
         action=transaction_pb2.ChaincodeEndorsedAction(
+            endorsements=[
+                proposal_response_pb2.Endorsement(endorser=Identity(msp_id, b"PEM").serialized)
+                for msp_id in ("Org2MSP", "Org1MSP")
+            ],
             proposal_response_payload=proposal_response_pb2.ProposalResponsePayload(
                 extension=action
-            ).SerializeToString()
+            ).SerializeToString(),
         )
     )
     actions = [transaction_pb2.TransactionAction(payload=payload.SerializeToString())]
@@ -303,6 +308,32 @@ def test_what_is_not_wanted_is_endorsed_and_not_handed_in() -> None:
     assert seen == [(*peer.transactions, b"answer")]
     assert peer.run(flows.submit_and_wait(peer.caller, WHAT, NO_RETRY, lambda *_: True)) == b"answer"
     assert peer.counts == {ENDORSE: 2, SUBMIT: 1}
+
+
+def test_those_who_have_endorsed_are_asked_at_once_the_next_time() -> None:
+    """Named in the next proposal; the gateway chooses anew when they cannot, or do not suffice any more."""
+    peer = Peer(VALID)
+    what = Invocation("mesh", "kv", ("put", "a"), endorsers=Endorsers())
+
+    def asked() -> list[list[str]]:
+        requests = [call.request for call in peer.calls if call.method == ENDORSE]
+        peer.calls.clear()
+        return [list(gateway_pb2.EndorseRequest.FromString(one).endorsing_organizations) for one in requests]
+
+    def run() -> list[list[str]]:
+        peer.run(flows.submit_and_wait(peer.caller, what, Retry()))
+        return asked()
+
+    assert run() == [[]]
+    assert run() == [["Org1MSP", "Org2MSP"]]
+    peer.fails = {ENDORSE: [GONE]}
+    assert run() == [["Org1MSP", "Org2MSP"], []], "the same proposal, by whomever the gateway chooses"
+    peer.verdicts = [POLICY, VALID]
+    assert run() == [["Org1MSP", "Org2MSP"], []]
+    peer.fails = {ENDORSE: [REFUSED]}
+    with pytest.raises(EndorseError):
+        run()
+    assert asked() == [["Org1MSP", "Org2MSP"]], "what the chaincode refuses, others refuse too"
 
 
 def test_a_proposal_bears_the_time_of_its_contracts_clock() -> None:

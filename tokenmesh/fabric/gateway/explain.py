@@ -15,6 +15,7 @@ DETAILS_KEY = "grpc-status-details-bin"
 DEADLINE_SLACK_S = 0.1
 """A call that ends so shortly before its deadline ended because of it."""
 CONFLICTS = ("MVCC_READ_CONFLICT", "PHANTOM_READ_CONFLICT")
+DIFFERENT_RESULTS = "ProposalResponsePayloads do not match"
 VALID = transaction_pb2.TxValidationCode.VALID
 VALIDATION_CODES = {number: name for name, number in transaction_pb2.TxValidationCode.items()}
 
@@ -48,7 +49,7 @@ ADVICE: tuple[tuple[str, Reading], ...] = (
         ),
     ),
     (
-        "ProposalResponsePayloads do not match",
+        DIFFERENT_RESULTS,
         Reading(
             "the endorsing peers gave different results: one was a block behind (try again), or the "
             "chaincode is not deterministic",
@@ -197,6 +198,11 @@ def commit_error(transaction_id: str, number: int, block_number: int) -> CommitE
     )
 
 
+def is_refusal(error: GatewayError) -> bool:
+    """Has the chaincode itself said no?"""
+    return _is_refused("\n".join([error.status_message, *(one.message for one in error.details)]))
+
+
 def read_details(trailers: tuple[tuple[str, str | bytes], ...]) -> tuple[ErrorDetail, ...]:
     """What the peers said, out of the call's trailing metadata; nothing if that cannot be read."""
     found: list[ErrorDetail] = []
@@ -227,12 +233,16 @@ def on_time(failure: Failure, spent_s: float, timeout_s: float) -> Failure:
 
 def _reading(failure: Failure, details: tuple[ErrorDetail, ...]) -> Reading:
     text = "\n".join([failure.message, *(one.message for one in details)])
-    if any(refusal in text for refusal in REFUSALS) and "could not launch" not in text:
+    if _is_refused(text):
         return Reading("")
     for mark, reading in ADVICE:
         if mark in text:
             return reading
     return BY_CODE.get(failure.code, Reading(""))
+
+
+def _is_refused(text: str) -> bool:
+    return any(refusal in text for refusal in REFUSALS) and "could not launch" not in text
 
 
 def _outcome_unknown(failure: Failure, reading: Reading) -> bool:

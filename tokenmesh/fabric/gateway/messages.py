@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeAlias
 
 from fabric_protos.common import common_pb2
 from fabric_protos.gateway import gateway_pb2
+from fabric_protos.msp import identities_pb2
 from fabric_protos.orderer import ab_pb2
 from fabric_protos.peer import chaincode_pb2, proposal_pb2, proposal_response_pb2, transaction_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -153,6 +154,14 @@ def result_of(payload: bytes) -> bytes:
     action = transaction_pb2.ChaincodeActionPayload.FromString(transaction.actions[0].payload).action
     response = proposal_response_pb2.ProposalResponsePayload.FromString(action.proposal_response_payload)
     return bytes(proposal_pb2.ChaincodeAction.FromString(response.extension).response.payload)
+
+
+def endorsers_of(payload: bytes) -> tuple[str, ...]:
+    """The MSP ids of those who have endorsed a transaction, out of its payload."""
+    transaction = transaction_pb2.Transaction.FromString(common_pb2.Payload.FromString(payload).data)
+    action = transaction_pb2.ChaincodeActionPayload.FromString(transaction.actions[0].payload).action
+    found = (identities_pb2.SerializedIdentity.FromString(one.endorser) for one in action.endorsements)
+    return tuple(sorted({str(identity.mspid) for identity in found}))
 
 
 def commit_status_request(creator: bytes, channel: str, transaction_id: str) -> bytes:

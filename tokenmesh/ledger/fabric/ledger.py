@@ -95,7 +95,8 @@ class FabricLedger(Ledger):
         self._reading = reading
         self._batch_max = min(batch_max, APPLY_OPERATIONS_MAX)
         self._batch_bytes_max = batch_bytes_max
-        contract = gateway.get_network(channel).get_contract(chaincode, clock=clock)
+        network = gateway.get_network(channel)
+        contract = network.get_contract(chaincode, clock=clock, remember_endorsers=True)
         draw = (random or secrets.SystemRandom()).random
         self._state = StateQuestions(contract, _drawing(ASK_RETRY, draw))
         self.domain = self._state.domain()
