@@ -72,6 +72,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 def test_a_profile_says_where_everything_is(folder: Path) -> None:
     profile = load_profile(write(folder, GOOD))
     assert profile.channels["mesh"].chaincode == "tokenmesh"
+    assert profile.channels["mesh"].genesis == ""
     governance = profile.organisations["governance"]
     peer = governance.peers["peer0"]
     assert (peer.address, peer.server_name, peer.organisation) == (
@@ -143,6 +144,7 @@ def test_an_identity_that_is_not_there_is_said(
         ),
         ("organisations/services/peers/peer1/address", "x", "peer1.address is 'x'; it is to be host:port"),
         ("organisations/services/peers/peer1/chaincode", "x", "peer1.chaincode is 'x'"),
+        ("channels/mesh/genesis", "beef", "channels.mesh.genesis is 'beef'"),
         ("organisations/services/peers", 3, "services.peers is to name at least one"),
         ("organisations/services/peers/peer1", "127.0.0.1:1", "peer1 is to have the fields address"),
         (

@@ -35,6 +35,7 @@ from tokenmesh.fabric.errors import ProfileError
 
 VERSION = 1
 PROFILE_BYTES_MAX = 2**20
+GENESIS = re.compile(r"[0-9a-f]{64}")
 ADDRESS = re.compile(r"[A-Za-z0-9._-]+:[0-9]{1,5}|\[[0-9a-fA-F:]+\]:[0-9]{1,5}")
 
 Item = TypeVar("Item")
@@ -109,10 +110,15 @@ class Organisation:
 
 @dataclass(frozen=True)
 class ChannelProfile:
-    """A channel, and the name of the chaincode on it."""
+    """A channel, and the name of the chaincode on it.
+
+    ``genesis`` is the hash of its first block in hex, "" where nobody has written it down: whoever verifies
+    the channel need trust nothing else.
+    """
 
     name: str
     chaincode: str
+    genesis: str = ""
 
 
 @dataclass(frozen=True)
@@ -196,9 +202,13 @@ class _Reader:
         return Profile(self._file, channels, organisations, organisation, identity)
 
     def _channel(self, name: str, content: Any, where: str) -> ChannelProfile:
-        return ChannelProfile(
-            name, self._text(self._fields(content, where, ("chaincode",)), where, "chaincode")
-        )
+        fields = self._fields(content, where, ("chaincode",), ("genesis",))
+        genesis = self._text(fields, where, "genesis", "").lower()
+        if genesis and not GENESIS.fullmatch(genesis):
+            raise self._wrong(
+                f"{where}.genesis", f"is {genesis!r}; the hash of a block is 64 hexadecimal digits"
+            )
+        return ChannelProfile(name, self._text(fields, where, "chaincode"), genesis)
 
     def _organisation(self, name: str, content: Any, where: str) -> Organisation:
         optional = ("tls_ca", "identities", "ca", "peers", "orderers")

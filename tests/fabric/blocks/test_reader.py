@@ -21,6 +21,7 @@ from tokenmesh.fabric.blocks import (
 )
 from tokenmesh.fabric.errors import BlockError
 from tokenmesh.fabric.gateway import Network
+from tokenmesh.fabric.network import Network as LocalNetwork
 
 
 def test_every_header_names_the_hash_of_the_one_before(channel: Network) -> None:
@@ -31,6 +32,12 @@ def test_every_header_names_the_hash_of_the_one_before(channel: Network) -> None
         assert block.previous_hash == before.hash
     assert all(block.data_is_whole for block in blocks)
     assert ledger_info(channel).hash == blocks[-1].hash
+
+
+def test_the_profile_names_the_first_block(network: LocalNetwork, channel: Network) -> None:
+    """A local network's profile holds the hash that whoever verifies it is to trust."""
+    (first,) = read_blocks(channel, 0, 0)
+    assert network.profile.channels["mesh"].genesis == first.hash.hex()
 
 
 def test_a_transaction_is_taken_apart(channel: Network) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from tokenmesh.fabric.blocks import read_block
 from tokenmesh.fabric.files import write_public
 from tokenmesh.fabric.network.layout import Layout
 from tokenmesh.fabric.network.organisations import ADMIN
@@ -22,7 +23,10 @@ def write_profile(layout: Layout, plan: Plan) -> None:
     content = {
         "version": VERSION,
         "client": {"organisation": plan.spec.organisations[0], "identity": ADMIN},
-        "channels": {name: {"chaincode": CHAINCODE} for name in plan.spec.channels},
+        "channels": {
+            name: {"chaincode": CHAINCODE, "genesis": read_block(layout.block(name).read_bytes()).hash.hex()}
+            for name in plan.spec.channels
+        },
         "organisations": {name: _organisation(layout, plan, name) for name in plan.spec.organisations},
     }
     write_public(layout.profile, HEADER + yaml.safe_dump(content, sort_keys=False))
