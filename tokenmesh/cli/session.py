@@ -82,6 +82,16 @@ class Session:
             raise Fault(f"this works on an embedded ledger (sqlite:///path/to/ledger.db) only, not on {url}")
         return Path(path).absolute()
 
+    def ledgers(self) -> list[str]:
+        """The ledgers on which keys of this home may be: the one that was named, the usual one, and those of
+        the setting ``domains`` that have no home of their own."""
+        settings = self.settings
+        usual = Settings.from_environment(**{k: v for k, v in self._given.items() if k != "ledger"}).ledger
+        path = usual.removeprefix(SCHEME)
+        there = path == usual or Path(path).exists()
+        shared = [one.ledger for one in settings.domains.values() if one.home in (None, settings.home)]
+        return list(dict.fromkeys([settings.ledger, *([usual] if there else []), *shared]))
+
     @contextmanager
     def reading(self) -> Iterator[Ledger]:
         """The ledger, to read from: needs no key."""
@@ -90,9 +100,9 @@ class Session:
             yield ledger
 
     @contextmanager
-    def acting(self, name: str) -> Iterator[Desk]:
-        """The ledger, and the wallet ``name`` to sign what is to be done on it."""
+    def acting(self, name: str, url: str | None = None) -> Iterator[Desk]:
+        """The ledger (or the one at ``url``), and the wallet ``name`` to sign what is to be done on it."""
         settings = self.settings
         wallet = Wallet.load(settings.home, name, passphrase=self.passphrase)
-        with open_ledger(settings.ledger, wallet, settings) as ledger:
+        with open_ledger(url or settings.ledger, wallet, settings) as ledger:
             yield Desk(ledger, wallet, self.clock)

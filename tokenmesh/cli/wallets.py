@@ -10,6 +10,7 @@ from tokenmesh.cli import founding
 from tokenmesh.cli.desk import Desk, Fault, answer
 from tokenmesh.cli.options import TOKENS, MeshGroup, as_governor, as_json, pass_session, wallet_name
 from tokenmesh.cli.output import moment, print_facts, print_json, print_table, say, warn
+from tokenmesh.cli.rotating import announce
 from tokenmesh.cli.session import GOVERNANCE, Session
 from tokenmesh.identity import (
     Role,
@@ -17,7 +18,6 @@ from tokenmesh.identity import (
     certificate_end,
     expiry_warning,
     finish_rotation,
-    prepare_rotation,
     wallet_path,
 )
 from tokenmesh.ledger.base import Balance, WalletRecord
@@ -239,23 +239,18 @@ def rotate(session: Session, name: str, acting: str | None) -> None:
 
     The ledger learns the new certificate first, and accepts the old one for a while longer (the policy's
     rotation_overlap_s); running services take the new key up within a second. A rotation that broke off
-    is finished by the next one.
+    is finished by the next one. A key that stands on several ledgers (TOKENMESH_DOMAINS) is told to all.
     """
     following_after = session.wallet(name)
     authority = founding.reissuer(session, following_after)
-    with session.acting(acting or name) as desk:
-        record = known_wallet(answer(desk.ledger.wallet(name)), name)
-        following = prepare_rotation(session.home, following_after, authority, passphrase=session.passphrase)
-        if record.certificates[-1].x5t != following.x5t:
-            argument = {"name": name, "cert": following.certificate_pem}
-            if desk.wallet.name == name:
-                desk.do("rotate", argument)
-            elif not desk.govern("rotate", argument):
-                say(f"Once it is approved, 'tokenmesh wallet rotate {name}' puts the new key in its place.")
-                return
-        overlap = answer(desk.ledger.policy())["rotation_overlap_s"]
+    following, overlap, told, proposed = announce(session, following_after, authority, acting or name)
+    if proposed:
+        say(f"Once it is approved, 'tokenmesh wallet rotate {name}' puts the new key in its place.")
+        return
     finish_rotation(session.home, name)
     say(f"Wallet {name} signs with a new key now; its certificate ends {following.not_after:%Y-%m-%d}.")
+    if len(told) > 1:
+        say(f"{len(told)} ledgers know it: {', '.join(told)}.")
     say(f"What the old key signed stays valid for {overlap} s; services take the new one up by themselves.")
 
 
