@@ -11,10 +11,10 @@ from typing import Any, TypeAlias
 
 from tokenmesh.config import Settings
 from tokenmesh.errors import TokenmeshError
-from tokenmesh.journal import StoredResponse
+from tokenmesh.provider.call import Call
 from tokenmesh.provider.offers import Offer
 from tokenmesh.provider.problems import Answer, Problem, Refused
-from tokenmesh.provider.provider import Call, Provider
+from tokenmesh.provider.provider import Provider
 from tokenmesh.provider.terms import Request, Terms
 from tokenmesh.steps import Steps
 from tokenmesh_chaincode import documents
@@ -64,34 +64,36 @@ class Providers:
 
     # The way of a contract, as in Provider
 
+    def check_at_once(self, request: Request, terms: Terms) -> Call | None:
+        """Have a request's contract checked in its domain; see :meth:`Provider.check_at_once`."""
+        provider = self._of(request)
+        if isinstance(provider, Provider):
+            return provider.check_at_once(request, terms)
+        if terms.price(request).needed == 0:
+            return None
+        raise provider
+
     def check(self, request: Request, terms: Terms) -> Steps[Call | None]:
-        """Have a request's contract checked in its domain; see :meth:`Provider.check`."""
+        """See :meth:`Provider.check`."""
+        provider = self._of(request)
+        if isinstance(provider, Provider):
+            return (yield from provider.check(request, terms))
+        if terms.price(request).needed == 0:
+            return None
+        raise provider
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda call, *rest: getattr(self._by_domain[call.contract.dom], name)(call, *rest)
+
+    # Which provider
+
+    def _of(self, request: Request) -> Provider | Refused:
+        """Who takes a request's contract; or why nobody does."""
         if self._failure is not None:
             self._look()  # whoever comes is an occasion to try again
         dom = _domain(request)
         provider = self._any() if dom is None else self._by_domain.get(dom)
-        if provider is None:
-            if terms.price(request).needed == 0:
-                return None
-            raise self._elsewhere(dom)
-        return (yield from provider.check(request, terms))
-
-    def admit(self, call: Call) -> Steps[None]:
-        return self._provider(call).admit(call)
-
-    def claim(self, call: Call) -> Steps[None]:
-        return self._provider(call).claim(call)
-
-    def fulfil(self, call: Call, response: StoredResponse) -> Steps[str]:
-        return self._provider(call).fulfil(call, response)
-
-    def void(self, call: Call, reason: str, response: StoredResponse) -> Steps[str | None]:
-        return self._provider(call).void(call, reason, response)
-
-    # Which provider
-
-    def _provider(self, call: Call) -> Provider:
-        return self._by_domain[call.contract.dom]
+        return provider or self._elsewhere(dom)
 
     def _any(self) -> Provider | None:
         return next(iter(self._by_domain.values()), None)
