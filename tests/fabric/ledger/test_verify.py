@@ -127,13 +127,14 @@ def test_from_the_peer_with_another_as_witness(rules: Rules, domain: Domain) -> 
             ledger.channel,
             ledger.chaincode,
             lambda done, total: seen.append((done, total)),
-            witnesses=[other],
+            witnesses={"services": other},
         )
         again = verify_fabric(gateway, ledger.channel, ledger.chaincode, genesis=verified.genesis)
         with pytest.raises(ConfigError, match="another one than the one that is trusted"):
             verify_fabric(gateway, ledger.channel, ledger.chaincode, genesis="00" * 32)
     assert verified.report.ok
-    assert again == verified
+    assert verified.witnesses == ("services",)
+    assert again == verified._replace(witnesses=())
     assert seen[-1] == (verified.blocks, verified.blocks)
 
 
@@ -141,9 +142,11 @@ def test_a_peer_with_other_blocks_is_no_witness(rules: Rules, domain: Domain, ne
     """A peer of another network has another block of that number, wherever its chain ends."""
     ledger = domain.ledger
     with rules.connect() as gateway, connect_profile(network.profile) as stranger:
-        report = verify_fabric(gateway, ledger.channel, ledger.chaincode, witnesses=[stranger]).report
+        report = verify_fabric(
+            gateway, ledger.channel, ledger.chaincode, witnesses={"stranger": stranger}
+        ).report
     assert [(one.code, one.text.partition(": ")[2]) for one in report.findings] == [
-        ("chain", "another peer has another block of this number")
+        ("chain", "the peer stranger has another block of this number")
     ]
 
 

@@ -51,7 +51,7 @@ def connect_place(place: Place, signer: Signer | None) -> tuple[Gateway, Channel
     """
     try:
         profile = load_profile(place.profile)
-        channel = _channel(profile, place.channel)
+        channel = find_channel(profile, place.channel)
         carrier = find_carrier(profile, signer, place.organisation, place.identity)
         return connect_carrier(profile, carrier), channel, profile
     except FabricError as error:
@@ -87,7 +87,8 @@ def open_fabric(url: str, signer: Signer | None, settings: Settings | None = Non
         raise
 
 
-def _channel(profile: Profile, name: str | None) -> ChannelProfile:
+def find_channel(profile: Profile, name: str | None) -> ChannelProfile:
+    """The channel that is named, or the only one. Raises ``ConfigError``."""
     channels = profile.channels
     if name is None and len(channels) == 1:
         return next(iter(channels.values()))

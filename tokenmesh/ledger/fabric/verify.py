@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from tokenmesh.errors import ConfigError, LedgerUnavailable
@@ -35,11 +36,17 @@ _FOLLOWS = tuple(code_name(code) for code in (MVCC_READ_CONFLICT, PHANTOM_READ_C
 
 
 class Verified(NamedTuple):
-    """What was found, in so many blocks; ``genesis`` is the hash of block 0, on which all of it rests."""
+    """What was found, in so many blocks.
+
+    ``genesis`` is the hash of block 0, on which all of it rests. ``witnesses`` have the same blocks;
+    ``silent`` could not be asked.
+    """
 
     report: Report
     blocks: int
     genesis: str
+    witnesses: tuple[str, ...] = ()
+    silent: tuple[str, ...] = ()
 
 
 def verify_fabric(
@@ -49,15 +56,15 @@ def verify_fabric(
     progress: Progress | None = None,
     *,
     genesis: str = "",
-    witnesses: Sequence[Gateway] = (),
+    witnesses: Mapping[str, Gateway] = MappingProxyType({}),
 ) -> Verified:
     """Verify the ledger that ``chaincode`` keeps on ``channel``, by the blocks of the gateway's peer.
 
     ``progress`` is called with the blocks judged and their number. ``genesis`` is the hash of block 0 (hex)
     that is trusted; left out, the first block is taken for the channel's, and its hash is in the result.
-    ``witnesses`` are other peers, which must have the same last block. Raises ``LedgerUnavailable`` if the
-    peer cannot be read from, or if there is no room for the state; ``ConfigError`` if the channel begins
-    with another block than the one that is trusted.
+    ``witnesses`` are other peers, by their names, which must have the same blocks. Raises
+    ``LedgerUnavailable`` if the peer cannot be read from, or if there is no room for the state;
+    ``ConfigError`` if the channel begins with another block than the one that is trusted.
     """
     network = gateway.get_network(channel)
     try:
@@ -65,7 +72,8 @@ def verify_fabric(
         blocks = read_blocks(network, 0, height - 1)
         with closing(blocks):
             verification = _Verification(chaincode, progress, height, genesis)
-            verification.run(blocks, [one.get_network(channel) for one in witnesses])
+            others = {name: one.get_network(channel) for name, one in witnesses.items()}
+            verification.run(blocks, others)
     except FabricError as error:
         if isinstance(error, BlockError):
             raise ConfigError(f"channel {channel} cannot be verified: {error}") from error
@@ -80,7 +88,7 @@ def verify_blocks(
     :func:`~tokenmesh.fabric.blocks.read_block_files`."""
     verification = _Verification(chaincode, progress, 0, genesis)
     try:
-        verification.run(blocks, ())
+        verification.run(blocks, {})
     except BlockError as error:
         raise ConfigError(f"the blocks cannot be verified: {error}") from error
     return verification.verified
@@ -98,15 +106,17 @@ class _Verification:
         self.blocks = 0
         self.transactions = 0
         self.private = 0
+        self.witnesses: list[str] = []
+        self.silent: list[str] = []
         self.diverged = False
         """Something was found that changes what follows: what conflicts with what is not known any more."""
 
     @property
     def verified(self) -> Verified:
         report = Report(self.transactions, self.findings.found, self.private, self.private)
-        return Verified(report, self.blocks, self.genesis)
+        return Verified(report, self.blocks, self.genesis, (*self.witnesses,), (*self.silent,))
 
-    def run(self, blocks: Iterable[Block], witnesses: Sequence[Network]) -> None:
+    def run(self, blocks: Iterable[Block], witnesses: Mapping[str, Network]) -> None:
         with (
             suppress(Enough),
             tempfile.TemporaryDirectory(prefix="tokenmesh-verify-") as directory,
@@ -120,7 +130,7 @@ class _Verification:
     def _keeps(self, namespace: str) -> bool:
         return namespace in (LIFECYCLE, self.chaincode)
 
-    def _run(self, blocks: Iterable[Block], witnesses: Sequence[Network], state: ChannelState) -> None:
+    def _run(self, blocks: Iterable[Block], witnesses: Mapping[str, Network], state: ChannelState) -> None:
         validator = Validator(state, bytes.fromhex(self.genesis) if self.genesis else None)
         settled = SettledOnce(state.connection)
         state.connection.execute("CREATE TABLE blocks (number INTEGER PRIMARY KEY, hash BLOB NOT NULL)")
@@ -166,15 +176,26 @@ class _Verification:
         self.private += one.private
 
     def _ask_witnesses(
-        self, last: Block, witnesses: Iterable[Network], connection: sqlite3.Connection
+        self, last: Block, witnesses: Mapping[str, Network], connection: sqlite3.Connection
     ) -> None:
         """Other peers have the same blocks, as far as they have come."""
-        for network in witnesses:
-            info = ledger_info(network)
-            number, other = info.height - 1, info.hash
-            if number > last.number:
-                (block,) = read_blocks(network, last.number, last.number)
-                number, other = last.number, block.hash
+        for name, network in witnesses.items():
+            try:
+                number, other = _block_of(network, last.number)
+            except FabricError:
+                self.silent.append(name)
+                continue
             (own,) = connection.execute("SELECT hash FROM blocks WHERE number = ?", (number,)).fetchone()
-            if other != own:
-                self._find(number, "", "chain", "another peer has another block of this number")
+            if other == own:
+                self.witnesses.append(name)
+            else:
+                self._find(number, "", "chain", f"the peer {name} has another block of this number")
+
+
+def _block_of(network: Network, last: int) -> tuple[int, bytes]:
+    """The number and hash of a peer's block ``last``, or of the last it has."""
+    info = ledger_info(network)
+    if info.height <= last + 1:
+        return info.height - 1, info.hash
+    (block,) = read_blocks(network, last, last)
+    return last, block.hash
