@@ -103,7 +103,8 @@ class JournalFile:
 
     def at_once(self, statement: str, parameters: Sequence[Any]) -> list[Any] | None:
         """Do one statement as a transaction of its own; its rows, or None if a constraint refused it."""
-        self._acquire()
+        if not self._lock.acquire(blocking=False):
+            self._acquire()
         try:
             connection = self._connection
             if connection is None or self._pid != os.getpid():

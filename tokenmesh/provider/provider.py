@@ -108,9 +108,10 @@ class Provider:
         price = terms.price(request)
         if price.needed == 0:
             return None
-        call = Call(read(request, terms, price), request, terms, price)
-        if checks.plainly_meant(call.contract, request, terms, price):
-            funds = self._standing.at_once(call.signed)
+        signed = read(request, terms, price)
+        call = Call(signed, request, terms, price)
+        if checks.plainly_meant(signed.body, request, terms, price):
+            funds = self._standing.at_once(signed)
             if funds is not None:
                 call.funds = funds
                 call.checked = True
@@ -169,7 +170,7 @@ class Provider:
         if not journal.at_once:
             return False
         try:
-            result = self.journal.claim(call.entry(), self._clock())
+            result = journal.claim(call.entry(), self._clock())
         except JournalError as error:
             raise _unkept(error, call.contract.jti) from error
         if type(result) is not records.Claimed:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import os
 import re
 import time
+from binascii import b2a_base64
 from typing import Any, Final
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -35,7 +35,7 @@ def thumbprint(data: bytes) -> str:
 
 def digest(body: bytes) -> str:
     """A body's SHA-256 in the form of RFC 9530's ``Content-Digest``: ``sha-256=:<base64>:``."""
-    return f"sha-256=:{base64.b64encode(hashlib.sha256(body).digest()).decode('ascii')}:"
+    return f"sha-256=:{b2a_base64(hashlib.sha256(body).digest(), newline=False).decode('ascii')}:"
 
 
 def new_id() -> str:
