@@ -13,6 +13,7 @@ from support.market import PAYEE, PAYER, Market
 from support.scripted import BODY, OFFER, Answer, Wire, problem, wire
 from support.wallets import Clock
 from tokenmesh.consumer.consumer import OFFERS_AGAIN_S
+from tokenmesh.consumer.offers import DOMAINS_MAX
 from tokenmesh.errors import OtherDomain, Refused
 from tokenmesh_chaincode.documents import new_id
 
@@ -70,7 +71,10 @@ def test_a_payee_that_takes_our_domain_too_is_found_out_about_soon(shop: Wire, c
     assert len(shop.asked) == 2
 
 
-@pytest.mark.parametrize("domains", [None, [], "x", ["short"], [7], [ELSEWHERE, None], {ELSEWHERE: 1}])
+@pytest.mark.parametrize(
+    "domains",
+    [None, [], "x", ["short"], [7], [ELSEWHERE, None], {ELSEWHERE: 1}, [ELSEWHERE] * (DOMAINS_MAX + 1)],
+)
 def test_a_payee_that_does_not_say_is_called_and_may_refuse(shop: Wire, domains: Any) -> None:
     """As one does that cannot reach all its ledgers, and one that knows nothing of ``domains``."""
     shop.payee.asks.append(offers(domains))

@@ -14,6 +14,7 @@ from tokenmesh_chaincode.limits import TOKENS_MAX
 
 OFFERS_PATH = "/.well-known/tokenmesh/offers"
 DOMAINS_MAX = 1_000
+"""Domains that a service can name; one that names more is taken to have named none."""
 OFFERS_MAX = 10_000
 """Offers of one service that are read."""
 TEMPLATE_LENGTH_MAX = 4096
@@ -112,9 +113,9 @@ def parse_offers(body: bytes) -> Offers:
 
 
 def _read_domains(data: Any) -> list[str] | None:
-    if not isinstance(data, list) or not data or not all(is_form("dom", one) for one in data):
+    if not isinstance(data, list) or not 0 < len(data) <= DOMAINS_MAX:
         return None
-    return data[:DOMAINS_MAX]
+    return data if all(is_form("dom", one) for one in data) else None
 
 
 def _read(item: Any) -> Offer | None:
