@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64encode
 from itertools import combinations
 
 import pytest
@@ -121,6 +122,17 @@ def test_what_has_nothing_to_do_with_each_other_has_no_key_in_common():
     ]
     for one, other in combinations(keys, 2):
         assert not one & other
+
+
+def test_what_a_contract_says_in_a_string_is_not_taken_for_a_claim():
+    """An operation's name may look like one; and blanks may stand where JSON allows them."""
+    economy = Economy()
+    tricky = economy.contract(via="right", op='GET "via":"wrong"', lane="l", seq=0)
+    keys = conflict_keys(economy.operation("bob", "settle", items=[[tricky, 1]]))
+    assert "allowance/right" in keys
+    assert not any("wrong" in key for key in keys)
+    spaced = urlsafe_b64encode(b'{ "via" : "hold" , "iss" : "alice", "jti":\t"h" }').decode()
+    assert "hold/alice/h" in conflict_keys(economy.operation("bob", "settle", items=[[f"x.{spaced}.y", 1]]))
 
 
 def test_copies_of_an_operation_keep_together():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import threading
+import time
 from collections import Counter
 from concurrent.futures import Future, wait
 
@@ -12,6 +13,7 @@ import pytest
 
 from tokenmesh.errors import LedgerBusy, LedgerOutcomeUnknown, LedgerUnavailable
 from tokenmesh.ledger.batching import Job, Room
+from tokenmesh.ledger.fabric import pipeline
 from tokenmesh.ledger.fabric.pipeline import Pipeline
 
 SOON = 10.0
@@ -148,6 +150,33 @@ def test_a_batch_is_bounded():
         line.transport.let(name)
         line.transport.wait_for(1)
     assert line.batches == [["first"], ["x1"], ["y1"], ["x2"], ["y2"], ["y3"]]
+    line.transport.open()
+    assert line.pipeline.close(SOON)
+
+
+def test_those_who_come_back_together_travel_together(line):
+    """While something is on its way the next batch waits until nobody comes any more; a lone one does not."""
+    line.put("first", "F")
+    line.transport.wait_for(1)
+    futures = [line.put(f"burst-{number}", f"K{number}") for number in range(50)]
+    line.transport.wait_for(1)
+    assert line.batches == [["first"], [f"burst-{number}" for number in range(50)]]
+    line.transport.open()
+    assert [future.result(SOON) for future in futures] == line.batches[1]
+
+
+def test_those_who_keep_coming_do_not_hold_up_the_others(monkeypatch):
+    """However many come, the next batch waits no longer than GATHER_S_MAX."""
+    monkeypatch.setattr(pipeline, "QUIET_S", 1000.0)
+    line = Line()
+    line.put("first", "F")
+    line.transport.wait_for(1)
+    line.put("second", "S")
+    stop = time.monotonic() + SOON
+    number = 0
+    while not line.transport.begun.acquire(blocking=False):
+        assert time.monotonic() < stop
+        line.put(f"more-{(number := number + 1)}", "M", size=0)
     line.transport.open()
     assert line.pipeline.close(SOON)
 

@@ -55,6 +55,8 @@ T = TypeVar("T")
 
 IN_FLIGHT_MAX = 3
 """Transactions of one process that are on their way at once."""
+TRANSACTION_BYTES_MAX = 4 * 2**20
+"""A batch is no larger, whatever ``batch_bytes_max`` says: with what it writes, it is to fit a block."""
 QUESTIONS_AT_ONCE_MAX = 4
 SUBMIT_RETRY = Retry(attempts=100, wait_s=0.02, wait_s_max=0.5, budget_s=20.0, resend_s=3.0)
 """Short pauses: what is in the way of a batch is most often a block that one of the endorsers lacks yet."""
@@ -94,7 +96,7 @@ class FabricLedger(Ledger):
         self._gateway = gateway
         self._reading = reading
         self._batch_max = min(batch_max, APPLY_OPERATIONS_MAX)
-        self._batch_bytes_max = batch_bytes_max
+        self._batch_bytes_max = min(batch_bytes_max, TRANSACTION_BYTES_MAX)
         network = gateway.get_network(channel)
         contract = network.get_contract(chaincode, clock=clock, remember_endorsers=True)
         draw = (random or secrets.SystemRandom()).random
@@ -121,7 +123,7 @@ class FabricLedger(Ledger):
             Sender(contract, _drawing(SUBMIT_RETRY, draw)).send,
             Room(queue_max, QUEUE_BATCHES_MAX * batch_bytes_max),
             batch_max=self._batch_max,
-            batch_bytes_max=batch_bytes_max,
+            batch_bytes_max=self._batch_bytes_max,
             in_flight_max=in_flight_max,
             unsure=True,
         )

@@ -20,6 +20,10 @@ from tokenmesh.ledger.batching import CLOSE_S_MAX, Job, Room, fail
 P = TypeVar("P")
 
 NO_KEYS: frozenset[str] = frozenset()
+QUIET_S = 0.002
+GATHER_S_MAX = 0.025
+"""While something is on its way, what is to go next waits until for ``QUIET_S`` nothing has come to join it;
+callers who wait for one transaction all come back at once. But it waits no longer than this."""
 
 
 class Entry(NamedTuple, Generic[P]):
@@ -68,6 +72,10 @@ class Pipeline(Generic[P]):
         self._wanted: Counter[str] = Counter()
         """The keys of all that waits."""
         self._in_flight: set[str] = set()
+        self._batches = 0
+        """How many batches are on their way."""
+        self._arrived = 0
+        self._gathering = False
         self._threads: list[threading.Thread] = []
         self._idle = 0
         self._closed = False
@@ -82,6 +90,7 @@ class Pipeline(Generic[P]):
                 free = self._in_flight.isdisjoint(keys) and self._wanted.keys().isdisjoint(keys)
                 self._waiting.append(Entry(job, keys))
                 self._wanted.update(keys)
+                self._arrived += 1
                 # What is in somebody's way is looked at when that one is done: nobody need wake up for it.
                 if free:
                     self._rouse()
@@ -111,6 +120,8 @@ class Pipeline(Generic[P]):
 
     def _rouse(self) -> None:
         """Have a thread look at what waits: one that has nothing to do, or one more."""
+        if self._gathering:
+            return  # that one will
         if self._idle:
             self._changed.notify()
         elif len(self._threads) < self._in_flight_max:
@@ -123,15 +134,19 @@ class Pipeline(Generic[P]):
             self._do(batch.jobs)
             with self._changed:
                 self._in_flight -= batch.keys
+                self._batches -= 1
             del batch  # a waiting thread keeps nobody's documents in memory
 
     def _take(self) -> Batch[P] | None:
         """The next batch, waiting for it; None when there will be none."""
         with self._changed:
             while not self._abandoned:
-                batch = self._gather()
+                if self._batches and self._waiting and not self._gathering:
+                    self._let_gather()
+                batch = self._gather() if not self._gathering else Batch([], set())
                 if batch.jobs:
                     self._in_flight |= batch.keys
+                    self._batches += 1
                     if self._waiting:
                         self._rouse()  # there may be something for another thread too
                     return batch
@@ -142,6 +157,16 @@ class Pipeline(Generic[P]):
                 self._changed.wait()
                 self._idle -= 1
             return None
+
+    def _let_gather(self) -> None:
+        """Wait until nobody comes any more, for a while."""
+        until = time.monotonic() + GATHER_S_MAX
+        self._gathering = True
+        before = -1
+        while self._arrived != before and (left_s := until - time.monotonic()) > 0 and not self._closed:
+            before = self._arrived
+            self._changed.wait(min(QUIET_S, left_s))
+        self._gathering = False
 
     def _gather(self) -> Batch[P]:
         """Take out of what waits, in its order, as much as fits and as nothing stands in the way of."""
