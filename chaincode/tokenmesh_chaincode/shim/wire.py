@@ -34,6 +34,7 @@ class Wire:
         self._backlog_bytes = 0
         self._flushing = False
         self._broken = False
+        self._ready = context is None
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True) if context else None
@@ -63,6 +64,7 @@ class Wire:
         self._socket.sendall(self._outgoing.read())
         if self._tls.selected_alpn_protocol() != PROTOCOL:
             raise ConnectionError("the other side does not speak HTTP/2")
+        self._ready = True
 
     def receive(self) -> bytes:
         """The next bytes; ``b""`` at the end."""
@@ -94,12 +96,16 @@ class Wire:
         return b"".join(parts)
 
     def send(self, data: bytes) -> None:
-        """Write it, now or behind what waits. Once the connection is broken nothing happens any more."""
+        """Write it, now or behind what waits. Before TLS is agreed, or once it is broken, nothing happens."""
         with self._lock:
-            if self._broken:
+            if self._broken or not self._ready:
                 return
             if self._tls is not None:
-                self._tls.write(data)
+                try:
+                    self._tls.write(data)
+                except ssl.SSLError:  # the other side has ended it
+                    self._break()
+                    return
                 data = self._outgoing.read()
             self._put(data)
 

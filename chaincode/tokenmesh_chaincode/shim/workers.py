@@ -79,7 +79,7 @@ class Workers:
             try:
                 job()
             except Exception as error:  # the thread lives on for the others
-                log.error("a job has failed that was not to: %s", type(error).__name__)
+                log.critical("a job has failed that was not to: %s", type(error).__name__)
             finally:
                 with self._lock:
                     self._open -= 1
