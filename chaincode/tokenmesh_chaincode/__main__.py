@@ -11,6 +11,7 @@ import sys
 
 from tokenmesh_chaincode.contract import ContractError, TokenmeshContract
 from tokenmesh_chaincode.shim import Chaincode, ChaincodeError, Options, Stub, serve
+from tokenmesh_chaincode.verifiers import Verifiers
 
 
 def for_peers(contract: TokenmeshContract) -> Chaincode:
@@ -29,7 +30,7 @@ def main() -> None:
     """Serve until told to stop."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
-        serve(for_peers(TokenmeshContract()), options=Options.from_environment())
+        serve(for_peers(TokenmeshContract(verify_many=Verifiers())), options=Options.from_environment())
     except (ValueError, OSError) as error:
         print(f"the rules cannot be served: {error}", file=sys.stderr)
         sys.exit(2)

@@ -35,6 +35,8 @@ from tokenmesh_chaincode.rules.base import credit_key
 from tokenmesh_chaincode.state import State
 
 Item: TypeAlias = tuple[Signed[Any], EllipticCurvePublicKey]
+KeyOf: TypeAlias = Callable[[str, str], EllipticCurvePublicKey | None]
+"""Gives the key in a wallet's certificate, by the wallet's name and the certificate's thumbprint."""
 
 
 class Prepared:
@@ -87,6 +89,27 @@ class Prepared:
                 known[1] if known is not None and known[0] is key else documents.verify(signed, key)
             )
         return results
+
+
+def check_ahead(some: Iterable[Prepared], key_of: KeyOf, verify_many: documents.Verifier) -> None:
+    """Check all signatures of these operations, and of the contracts in them, in one call.
+
+    Those of signers that are not known are left to the rules, which will say so.
+    """
+    wanted = [(one, signed, key) for one in some for signed, key in _signatures(one, key_of)]
+    found = verify_many([(signed, key) for _, signed, key in wanted])
+    for (one, signed, key), holds in zip(wanted, found, strict=True):
+        one.checked[signed.text] = key, holds
+
+
+def _signatures(one: Prepared, key_of: KeyOf) -> Iterator[Item]:
+    if one.signed is None:
+        return
+    signed: Signed[Any]
+    for signed in (one.signed, *one.read.values()):
+        key = key_of(signed.header.kid, signed.header.x5t)
+        if key is not None:
+            yield signed, key
 
 
 def apply_prepared(state: State, one: Prepared, context: Context, recorded: Outcome | None = None) -> Outcome:

@@ -11,12 +11,15 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+
+from tokenmesh_chaincode.certificates import public_key
 from tokenmesh_chaincode.contract.errors import ContractError
 from tokenmesh_chaincode.contract.state import StubState
 from tokenmesh_chaincode.contract.stub import Stub
-from tokenmesh_chaincode.documents import Disclosures, canonical
+from tokenmesh_chaincode.documents import Disclosures, Verifier, canonical
 from tokenmesh_chaincode.limits import APPLY_OPERATIONS_MAX
-from tokenmesh_chaincode.prepared import Prepared, apply_prepared, keys_read, keys_read_next
+from tokenmesh_chaincode.prepared import Prepared, apply_prepared, check_ahead, keys_read, keys_read_next
 from tokenmesh_chaincode.rules import Context, Outcome
 
 COLLECTION: Final = "private"
@@ -27,7 +30,11 @@ RESULT_LENGTH: Final = 5
 
 
 def apply_batch(
-    stub: Stub, now: float, disclosures: Disclosures, recorded: Sequence[Outcome | None] | None = None
+    stub: Stub,
+    now: float,
+    disclosures: Disclosures,
+    verify_many: Verifier,
+    recorded: Sequence[Outcome | None] | None = None,
 ) -> bytes:
     """Apply the operations in the stub's parameters, in their order; what became of each, in JSON.
 
@@ -40,6 +47,8 @@ def apply_batch(
     state = StubState(stub, now)
     state.fetch(key for one in prepared for key in keys_read(one))
     state.fetch(key for one in prepared for key in keys_read_next(one, state))
+    # What was done before is not done again, so nobody need look at the contracts in it.
+    check_ahead((one for one in prepared if not _is_done(state, one)), _Keys(state), verify_many)
     batch = _Batch(state, stub.tx_id, now)
     before = recorded or [None] * len(prepared)
     results = [batch.apply(one, said) for one, said in zip(prepared, before, strict=True)]
@@ -47,6 +56,28 @@ def apply_batch(
     for digest, disclosure in batch.used.items():
         stub.put_private_data(COLLECTION, digest, disclosure.encode("ascii"))
     return canonical(results)
+
+
+def _is_done(state: StubState, one: Prepared) -> bool:
+    return one.signed is not None and state.get(f"op/{one.signed.body.iss}/{one.signed.body.jti}") is not None
+
+
+class _Keys(dict[tuple[str, str], EllipticCurvePublicKey | None]):
+    """The keys of the wallets in the state, by name and thumbprint."""
+
+    def __init__(self, state: StubState) -> None:
+        super().__init__()
+        self._state = state
+
+    def __call__(self, name: str, x5t: str) -> EllipticCurvePublicKey | None:
+        return self[name, x5t]
+
+    def __missing__(self, certificate: tuple[str, str]) -> EllipticCurvePublicKey | None:
+        name, x5t = certificate
+        wallet = self._state.get(f"wallet/{name}")
+        pems = [] if wallet is None else [one["pem"] for one in wallet["certs"] if one["x5t"] == x5t]
+        key = self[certificate] = public_key(pems[0]) if pems else None
+        return key
 
 
 class _Batch:

@@ -17,17 +17,21 @@ from tokenmesh_chaincode.contract.errors import ContractError
 from tokenmesh_chaincode.contract.questions import answer
 from tokenmesh_chaincode.contract.skew import check_skew, time_of
 from tokenmesh_chaincode.contract.stub import Stub
-from tokenmesh_chaincode.documents import NO_DISCLOSURES, Disclosures
+from tokenmesh_chaincode.documents import NO_DISCLOSURES, Disclosures, Verifier, verify_many
 
 
 class TokenmeshContract:
     """The chaincode: called with a stub, it gives the response's payload, or raises ``ContractError``.
 
-    ``clock`` is the endorser's own, to which the time of a proposal is held.
+    ``clock`` is the endorser's own, to which the time of a proposal is held. ``verify_many`` checks
+    signatures, and must agree with ``documents.verify_many``; it may use threads.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.time, *, verify_many: Verifier = verify_many
+    ) -> None:
         self._clock = clock
+        self._verify_many = verify_many
         self._functions: Mapping[str, Callable[[Stub], bytes]] = {
             "genesis": self._genesis,
             "apply": self._apply,
@@ -45,7 +49,7 @@ class TokenmeshContract:
         return begin(stub, self._time(stub))
 
     def _apply(self, stub: Stub) -> bytes:
-        return apply_batch(stub, self._time(stub), read_disclosures(stub.transient))
+        return apply_batch(stub, self._time(stub), read_disclosures(stub.transient), self._verify_many)
 
     def _time(self, stub: Stub) -> float:
         now = time_of(stub)
@@ -53,7 +57,13 @@ class TokenmeshContract:
         return now
 
 
-def replay(stub: Stub, recorded: bytes, disclosures: Disclosures = NO_DISCLOSURES) -> bytes:
+def replay(
+    stub: Stub,
+    recorded: bytes,
+    disclosures: Disclosures = NO_DISCLOSURES,
+    *,
+    verify_many: Verifier = verify_many,
+) -> bytes:
     """Run a recorded transaction again, as it was, and return what it should have answered.
 
     For who verifies a ledger: ``stub`` has the state as it was before, and notes what is written.
@@ -63,7 +73,8 @@ def replay(stub: Stub, recorded: bytes, disclosures: Disclosures = NO_DISCLOSURE
     """
     now = time_of(stub)
     if stub.function == "apply":
-        return apply_batch(stub, now, disclosures, read_outcomes(recorded, len(stub.parameters)))
+        outcomes = read_outcomes(recorded, len(stub.parameters))
+        return apply_batch(stub, now, disclosures, verify_many, outcomes)
     if stub.function == "genesis":
         return begin(stub, now)
     raise ContractError("unknown_function", f"{stub.function[:40]!r} changes nothing, so nothing records it")
