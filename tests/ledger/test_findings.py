@@ -6,16 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from tokenmesh.ledger.findings import CODES, FINDINGS_MAX, Enough, Findings
+from tokenmesh.ledger.findings import BLOCK_CODES, CODES, FINDINGS_MAX, Enough, Findings
 from tokenmesh.ledger.store import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
 
-PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "embedded-ledger.md").read_text("utf-8")
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
+PAGE = (REFERENCE / "embedded-ledger.md").read_text("utf-8")
+FABRIC_PAGE = (REFERENCE / "fabric-verification.md").read_text("utf-8")
 
 
 def test_every_code_is_explained():
-    """The page's table of findings is the code's."""
+    """The pages' tables of findings are the code's."""
     for code, meaning in CODES.items():
         assert f"| `{code}` | {meaning} |" in PAGE
+    for code, meaning in BLOCK_CODES.items():
+        assert f"| `{code}` | {meaning} |" in FABRIC_PAGE
+    assert f"after {FINDINGS_MAX} findings" in FABRIC_PAGE
 
 
 def test_the_file_is_described_as_it_is():
