@@ -13,8 +13,11 @@ from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
+import pytest
+
 from support.cli import Cli
 from tokenmesh.cli.demo.plan import NAMES
+from tokenmesh.fabric.network import available
 
 SCRIPT = Path(sys.executable).parent / "tokenmesh"
 PROMISED = {
@@ -71,11 +74,24 @@ def read_until(screen: FileIO, words: bytes) -> bytes:
     return shown
 
 
-def test_a_short_demo_holds_all_that_it_promises(tmp_path: Path) -> None:
-    """Responses lost, a service killed, a wallet frozen: every figure is right, and every process gone."""
-    options = ("--json", "--seed", "5", "--seconds", "8", "--shoppers", "5")
+ON_FABRIC = pytest.param(
+    "fabric",
+    marks=[
+        pytest.mark.skipif(available() is not None, reason=str(available())),
+        pytest.mark.timeout(1200),  # the first time, Fabric is built
+    ],
+)
+
+
+@pytest.mark.parametrize("ledger", ["sqlite", ON_FABRIC])
+def test_a_short_demo_holds_all_that_it_promises(tmp_path: Path, ledger: str) -> None:
+    """Responses lost, a service killed, a wallet frozen: every figure is right, and every process gone.
+
+    The same on either ledger; the network of the one on Fabric comes and goes with it.
+    """
+    options = ("--json", "--seed", "5", "--seconds", "8", "--shoppers", "5", "--ledger", ledger)
     with started(tmp_path, *options) as demo:
-        out, progress = demo.communicate(timeout=100)
+        out, progress = demo.communicate(timeout=1000)
     assert demo.returncode == 0, progress + out
     summary = json.loads(out)
     assert summary.keys() >= PROMISED
@@ -115,6 +131,40 @@ def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path) -> None:
         assert demo.communicate()[0] == ""
     assert list(tmp_path.iterdir()) == []
     wait_until_all_are_gone(tmp_path)
+
+
+@pytest.mark.parametrize("ledger", [ON_FABRIC])
+@pytest.mark.parametrize("moment", ["Starting orderers and peers", "Deploying the rules"])
+def test_an_interrupted_demo_takes_its_network_down(tmp_path: Path, ledger: str, moment: str) -> None:
+    """Ctrl-C while the network comes up: no node, no directory."""
+    with started(tmp_path, "--ledger", ledger) as demo:
+        assert demo.stderr is not None
+        while moment not in (line := demo.stderr.readline()):
+            assert line, "it ended before"
+        demo.send_signal(signal.SIGINT)
+        _, said = demo.communicate(timeout=60)
+    assert demo.returncode == 130
+    assert "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []
+    wait_until_all_are_gone(tmp_path)
+
+
+@pytest.mark.parametrize("ledger", [ON_FABRIC])
+def test_a_killed_demo_leaves_no_node(tmp_path: Path, ledger: str) -> None:
+    """SIGKILL: what watches over its processes ends the network's, too."""
+    with started(tmp_path, "--ledger", ledger) as demo:
+        assert demo.stderr is not None
+        while "10 services are up" not in (line := demo.stderr.readline()):
+            assert line, "it ended before"
+        assert len(left_behind(tmp_path)) > 8
+        demo.kill()
+    wait_until_all_are_gone(tmp_path)
+
+
+def test_a_demo_is_on_a_ledger_of_its_own(empty: Cli) -> None:
+    """A url says no more than the kind of ledger; of a kind that it cannot make, it says so."""
+    said = empty.refused("demo", "--ledger", "https://wallet-service")
+    assert "sqlite, or --ledger fabric; not on https://wallet-service" in said
 
 
 def test_a_directory_that_is_in_use_is_refused(empty: Cli, tmp_path: Path) -> None:

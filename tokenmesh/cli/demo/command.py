@@ -16,14 +16,18 @@ from typing import NoReturn
 import click
 from rich.console import Console
 
+from tokenmesh.cli.demo.ground import EMBEDDED, FABRIC
 from tokenmesh.cli.demo.launch import Options
 from tokenmesh.cli.demo.plan import Paths
 from tokenmesh.cli.demo.processes import ChildFailed
 from tokenmesh.cli.demo.run import Demo
 from tokenmesh.cli.demo.view import View
 from tokenmesh.cli.desk import Fault
+from tokenmesh.cli.options import pass_session
 from tokenmesh.cli.output import print_json
+from tokenmesh.cli.session import Session
 
+KINDS = {"sqlite": EMBEDDED, "fabric": FABRIC}
 NEEDED = ("fastapi", "flask", "gunicorn", "uvicorn")
 
 
@@ -43,9 +47,11 @@ NEEDED = ("fastapi", "flask", "gunicorn", "uvicorn")
     help="Use DIR, and leave keys, ledger, journals and logs there.",
 )
 @click.option("--quiet", is_flag=True, help="Nothing but the summary.")
+@pass_session
 @click.pass_context
 def demo(
     ctx: click.Context,
+    session: Session,
     *,
     seed: int,
     seconds: float,
@@ -58,14 +64,18 @@ def demo(
 
     Real processes under real servers; responses are lost on the wire, a service is killed, a wallet runs
     dry, another is frozen. Takes about 40 seconds. Exit 0 only if not one token went astray.
+
+    With --ledger fabric all of it on a Fabric network, which it brings up and takes down again.
     """
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise Fault(f"the demo needs {', '.join(missing)}: pip install 'tokenmesh-fabric[demo]'")
+    kind = _kind(session.settings.ledger)
     view = View(Console(stderr=True), quiet=quiet, clock=time.monotonic)
     with _home(keep) as home, _signals_as_interrupts(), view:
         try:
-            summary = Demo(Options(seed, seconds, shoppers), Paths(home), view).run()
+            options = Options(seed, seconds, shoppers, kind)
+            summary = Demo(options, Paths(home), view, keep=keep is not None).run()
         except ChildFailed as error:
             raise Fault(str(error)) from error
     if as_json:
@@ -74,6 +84,14 @@ def demo(
         summary.print(Console())
     if not summary.ok:
         ctx.exit(1)
+
+
+def _kind(ledger: str) -> str:
+    """The kind of ledger that a url, or only its scheme, is about: the demo makes one of its own."""
+    scheme = ledger.partition("://")[0]
+    if scheme not in KINDS:
+        raise Fault(f"the demo runs on a ledger of its own: sqlite, or --ledger fabric; not on {ledger}")
+    return KINDS[scheme]
 
 
 @contextmanager

@@ -4,42 +4,37 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from tokenmesh.cli.demo.ground import EmbeddedGround, Ground, no_passphrase
 from tokenmesh.cli.demo.plan import GOVERNANCE, policy
 from tokenmesh.cli.desk import Desk
 from tokenmesh.config import Settings
-from tokenmesh.identity import CertificateAuthority, Wallet
+from tokenmesh.identity import Role, Wallet
 from tokenmesh.ledger import open_ledger
 from tokenmesh.ledger.base import Balance
-from tokenmesh.ledger.embedded import EmbeddedLedger
-from tokenmesh.ledger.verify import verify_ledger
-from tokenmesh_chaincode.documents import new_id
 from tokenmesh_chaincode.rules import default_policy
 
 SUPPLY = 1_000_000
 EXPIRE_MAX = 500
+WALLETS_AT_ONCE = 8
 
 
 class Economy:
     """Governance at the demo's ledger."""
 
-    def __init__(self, home: Path) -> None:
-        """Found the domain in ``home``, which must be empty, and make all tokens there will ever be."""
-        authority = CertificateAuthority.create(home, passphrase=_none)
+    def __init__(self, home: Path, ground: Ground | None = None) -> None:
+        """Found the domain in ``home``, which must be empty, and make all tokens there will ever be.
+
+        It stands on ``ground``; left out, on a file in ``home``.
+        """
         self._home = home
-        self._authority = authority
-        wallet = Wallet.create(home, GOVERNANCE, authority, "governor", passphrase=_none)
-        EmbeddedLedger.create(
-            home / "ledger.db",
-            wallet,
-            ca=[authority.certificate_pem],
-            governors={GOVERNANCE: wallet.certificate_pem},
-            policy=policy(default_policy()),
-            nonce=new_id(),
-        ).close()
-        self.ledger = open_ledger(Settings(home=home).ledger, wallet)
+        self._ground = ground or EmbeddedGround(home)
+        self.url = self._ground.url
+        wallet = self._wallet(GOVERNANCE, "governor")
+        self._ground.begin(wallet, policy(default_policy()))
+        self.ledger = open_ledger(self.url, wallet, Settings(home=home, ledger=self.url))
         self.governance = Desk(self.ledger, wallet, time.time)
         self.governance.do("mint", {"tokens": SUPPLY})
         self.minted = self.ledger.supply().result().minted
@@ -48,12 +43,18 @@ class Economy:
 
     def open_wallets(self, urls: Mapping[str, str], tokens: Mapping[str, int]) -> None:
         """A wallet for each name in ``tokens``, with so many; the services are found at ``urls``."""
-        for name, granted in tokens.items():
-            wallet = Wallet.create(self._home, name, self._authority, passphrase=_none)
+
+        def open_one(name: str) -> None:
+            wallet = self._wallet(name, "service")
             record = {"name": name, "cert": wallet.certificate_pem, "role": "service", "url": urls.get(name)}
             self.governance.do("register", record)
-            if granted:
-                self.governance.do("grant", {"to": name, "tokens": granted})
+            if tokens[name]:
+                self.governance.do("grant", {"to": name, "tokens": tokens[name]})
+
+        # At once: the ledger does what has come together in one transaction.
+        with ThreadPoolExecutor(WALLETS_AT_ONCE) as pool:
+            for opened in [pool.submit(open_one, name) for name in tokens]:
+                opened.result()
 
     def balance(self, name: str) -> Balance | None:
         """The last balance that is known, without waiting for a newer one, which is asked for."""
@@ -66,7 +67,7 @@ class Economy:
 
     def verify(self, progress: Callable[[int, int], None]) -> list[str]:
         """What ``tokenmesh verify`` finds."""
-        report = verify_ledger(self._home / "ledger.db", progress)
+        report = self._ground.verify(progress)
         return [f"transaction {finding.tx_n}: {finding.code} {finding.text}" for finding in report.findings]
 
     def expire(self) -> int:
@@ -77,6 +78,5 @@ class Economy:
         balances = [self.ledger.balance(wallet.name) for wallet in self.ledger.wallets().result()]
         return sum(balance.result().held + balance.result().allowed for balance in balances)
 
-
-def _none() -> None:
-    """No passphrase: the demo's keys live for a minute, and nobody should be asked for one."""
+    def _wallet(self, name: str, role: Role) -> Wallet:
+        return Wallet.create(self._home, name, self._ground.issuer(role), role, passphrase=no_passphrase)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tokenmesh.cli.demo.chance import seeded
+from tokenmesh.cli.demo.ground import EMBEDDED
 from tokenmesh.cli.demo.plan import CONTRACT_TTL_S, LOSS, NAMES, SERVICES, SHOPPER, Paths, Service
 from tokenmesh.cli.demo.processes import ChildFailed, Children, free_ports
 
@@ -41,6 +42,8 @@ class Options(NamedTuple):
     seed: int
     seconds: float
     shoppers: int
+    ledger: str = EMBEDDED
+    """On what kind of ledger."""
 
 
 class Launch:
@@ -53,6 +56,7 @@ class Launch:
         ports = free_ports(2 * len(NAMES), seeded("ports", time.time_ns()).choice)
         self._ports = dict(zip(NAMES, ports, strict=False))
         self._wire_ports = dict(zip(NAMES, ports[len(NAMES) :], strict=True))
+        self._ledger = ""
         self.offers: dict[str, Mapping[str, object]] = {}
         """What each service has said that it offers."""
 
@@ -61,13 +65,14 @@ class Launch:
         """Where the services find one another: every call goes over the wire."""
         return {name: f"http://127.0.0.1:{port}" for name, port in self._wire_ports.items()}
 
-    def start(self) -> None:
-        """Start all processes side by side."""
+    def start(self, ledger: str) -> None:
+        """Start all processes side by side; the ledger is at the url ``ledger``."""
+        self._ledger = ledger
         self._start_wire()
         for service in SERVICES:
             command = _command(service, self._ports[service.name])
             self._children.start(service.name, command, self._environment(service.name))
-        seed, seconds, shoppers = self._options
+        seed, seconds, shoppers, _ = self._options
         load = [sys.executable, "-m", "tokenmesh.cli.demo.shoppers", str(seed), str(shoppers), str(seconds)]
         self._children.start(SHOPPERS, load, self._environment(SHOPPER))
 
@@ -110,6 +115,7 @@ class Launch:
             **SETTINGS,
             **patience,
             "TOKENMESH_HOME": str(self._paths.home),
+            "TOKENMESH_LEDGER": self._ledger,
             "TOKENMESH_SERVICE": name,
             "PYTHONUNBUFFERED": "1",
         }

@@ -102,6 +102,10 @@ class Children:
         self._starts[name] = command, environment
         self._tell_warden(f"+{process.pid}")
 
+    def guard(self, network: Path) -> None:
+        """Should the demo be gone before its Fabric network below ``network``, the nodes are killed, too."""
+        self._tell_warden(f"={network}")
+
     def restart(self, name: str) -> None:
         """Start a child again with the very same command."""
         self.start(name, *self._starts[name])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 
 from tokenmesh.cli.demo.auditor import audit
 from tokenmesh.cli.demo.economy import Economy
 from tokenmesh.cli.demo.evidence import gather, happened, published
+from tokenmesh.cli.demo.ground import Ground, network_home, prepare
 from tokenmesh.cli.demo.launch import SHOPPERS, Launch, Options, served_by
 from tokenmesh.cli.demo.notes import Reader
 from tokenmesh.cli.demo.plan import (
@@ -40,8 +41,10 @@ OVER = object()
 class Demo:
     """One run. It is the stage on which the scenes of trouble are played."""
 
-    def __init__(self, options: Options, paths: Paths, view: View) -> None:
+    def __init__(self, options: Options, paths: Paths, view: View, *, keep: bool = False) -> None:
+        """``keep`` is whether the home is to be kept, and with it what a network knows."""
         self._options = options
+        self._keep = keep
         self._paths = paths
         self._view = view
         self._began = time.monotonic()
@@ -61,7 +64,10 @@ class Demo:
             self._view.show("founding the domain", 0.0, [])
             self._children = stack.enter_context(Children(self._paths.home, self._paths.log))
             self._launch = Launch(self._options, self._paths, self._children)
-            self._economy = Economy(self._paths.home)
+            ground = stack.enter_context(self._ground())
+            # Before their ledger goes.
+            stack.callback(self._children.stop, seconds=1.0)
+            self._economy = Economy(self._paths.home, ground)
             stack.callback(self._economy.ledger.close)
             self._economy.open_wallets(self._launch.urls, starting_tokens(self._options.seconds))
             self._start()
@@ -70,10 +76,23 @@ class Demo:
             self._come_to_rest(journals)
             return self._account(journals)
 
+    def _ground(self) -> AbstractContextManager[Ground]:
+        home = self._paths.home
+        told: set[str] = set()
+
+        def tell(what: str) -> None:
+            self._view.show(what, 0.0, [])
+            if what not in told:  # a build tells of every step of its own
+                told.add(what)
+                self.event(what)
+
+        self._children.guard(network_home(home))
+        return prepare(self._options.ledger, home, tell, keep=self._keep)
+
     # The phases
 
     def _start(self) -> None:
-        self._launch.start()
+        self._launch.start(self._economy.url)
         deadline = time.monotonic() + START_S_MAX
         missing = set(NAMES)
         while missing:
