@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from tokenmesh.cli import checking, fabric, governance, reading, wallets
+from tokenmesh.cli import checking, fabric, governance, reading, revoking, wallets
 from tokenmesh.cli.demo.command import demo
 from tokenmesh.cli.options import MeshGroup
 
@@ -19,6 +19,8 @@ def tokenmesh() -> None:
     Exit codes: 0 fine, 1 a finding (verify), 2 anything else that goes wrong.
     """
 
+
+wallets.wallet.add_command(revoking.revoke)
 
 for _command in (
     wallets.init,

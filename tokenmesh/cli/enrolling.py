@@ -23,6 +23,8 @@ from tokenmesh.fabric.profile import CertificateAuthority, Organisation, Profile
 from tokenmesh.identity import ROLE_ATTRIBUTE, Role
 from tokenmesh.keyfiles import Identity
 
+NOT_AUTHENTICATED = 20
+"""fabric-ca's code for a certificate that it does not accept any more."""
 CLIENT = "client"
 """What wallets are to Fabric, governors too: to mint tokens, nobody need be able to change the network."""
 
@@ -42,12 +44,27 @@ class FabricAuthority:
             secret = self._register(ca, registrar, name, role)
             return _enrolled(ca, ca.enroll(name, secret), name, folder)
 
-    def renewed(self, identity: Identity, role: Role) -> Identity:  # noqa: ARG002 - the CA knows it
-        """Enroll once more, as whom it is."""
+    def renewed(self, identity: Identity, role: Role) -> Identity:
+        """Enroll once more, as whom it is; by the registrar if its certificate is revoked, or has ended."""
         folder = self._folder(identity.name)
         with open_ca(self._ca) as ca:
-            enrollment = ca.reenroll(Enrollment(identity.certificate_pem, identity.key, ""))
+            try:
+                enrollment = ca.reenroll(Enrollment(identity.certificate_pem, identity.key, ""))
+            except CAError as error:
+                if error.code != NOT_AUTHENTICATED:
+                    raise
+                return self.new_identity(identity.name, role)
             return _enrolled(ca, enrollment, identity.name, folder)
+
+    def revoke(self, certificate_pem: str) -> str:
+        """Put one certificate on the CA's revocation list; the new list, in PEM."""
+        certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
+        key_id = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+        issuer = (key_id.key_identifier or b"").hex()
+        registrar = self._registrar()
+        with open_ca(self._ca) as ca:
+            ca.revoke(by=registrar, serial=f"{certificate.serial_number:x}", aki=issuer)
+            return ca.gencrl(by=registrar)
 
     def _register(self, ca: CAClient, registrar: Enrollment, name: str, role: Role) -> str:
         secret, attributes = secrets.token_urlsafe(SECRET_BYTES), [Attribute(ROLE_ATTRIBUTE, role)]

@@ -36,7 +36,7 @@ def issuer(session: Session, role: Role, organisation: str | None = None) -> Iss
     if session.on_fabric:
         from tokenmesh.cli.enrolling import FabricAuthority
 
-        profile, place = _network(session)
+        profile, place = network_of(session)
         return FabricAuthority(profile, organisation or _home_of(role, profile, place))
     if organisation is not None:
         raise Fault("--organisation is for ledgers on Fabric: an embedded one has the home's own authority")
@@ -48,7 +48,7 @@ def reissuer(session: Session, wallet: Wallet) -> Issuer:
     if session.on_fabric:
         from tokenmesh.cli.enrolling import FabricAuthority, issuer_of
 
-        profile, _ = _network(session)
+        profile, _ = network_of(session)
         return FabricAuthority(profile, issuer_of(profile, wallet.certificate_pem))
     return CertificateAuthority.load(session.home, passphrase=session.passphrase)
 
@@ -79,7 +79,7 @@ def _found_on_fabric(session: Session, made: list[str]) -> None:
     from tokenmesh.ledger.fabric import FabricLedger
     from tokenmesh.ledger.fabric.opening import connect_place
 
-    profile, place = _network(session)
+    profile, place = network_of(session)
     governance = _governance(session, issuer(session, "governor"), made)
     gateway, channel, _ = connect_place(place, None)
     with gateway:
@@ -110,7 +110,8 @@ def _governance(session: Session, authority: Issuer, made: list[str]) -> Wallet:
     return Wallet.create(session.home, GOVERNANCE, authority, "governor", passphrase=session.new_passphrase)
 
 
-def _network(session: Session) -> tuple[Profile, Place]:
+def network_of(session: Session) -> tuple[Profile, Place]:
+    """The network that the ledger's url names, and what else it says."""
     from tokenmesh.fabric.profile import load_profile
     from tokenmesh.ledger.fabric.opening import read_url
 

@@ -82,7 +82,7 @@ def _check_governed(desk: Desk, ledger: str) -> None:
 
 @click.group(cls=MeshGroup)
 def wallet() -> None:
-    """Make, list, show and rotate wallets."""
+    """Make, list, show, rotate and revoke wallets."""
 
 
 @wallet.command("create")
@@ -207,6 +207,8 @@ def show(session: Session, name: str, as_json: bool) -> None:
     for one in record.certificates:
         newest = one is record.certificates[-1]
         good = f"in use, ends {certificate_end(one.pem):%Y-%m-%d}" if newest else f"until {moment(one.until)}"
+        if one.revoked_at is not None:
+            good = f"revoked {moment(one.revoked_at)}"
         facts.append(("certificate", f"{one.x5t}, since {moment(one.since)}, {good}"))
     print_facts(facts)
     _warn_of_end(session, record)
@@ -277,6 +279,7 @@ def _described(session: Session, record: WalletRecord, balance: Balance) -> dict
                 "x5t": one.x5t,
                 "since": one.since,
                 "until": one.until,
+                "revoked_at": one.revoked_at,
                 "not_after": int(certificate_end(one.pem).timestamp()),
             }
             for one in record.certificates
