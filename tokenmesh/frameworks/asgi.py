@@ -31,6 +31,7 @@ App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 EXCHANGE = "tokenmesh.exchange"
 """Where a request keeps its exchange: in its scope, while it is being served."""
+_CRASH = "tokenmesh.crash"
 _CONTRACT = b"token-contract"
 _RECEIPT = RECEIPT_HEADER.lower().encode()
 _PATHSEND = "http.response.pathsend"
@@ -89,6 +90,40 @@ async def serve(
     finally:
         current.reset(token)
         scope.pop(EXCHANGE, None)
+
+
+class _Crash:
+    """Where a handler that raised leaves its exchange to the outermost part of its application: ``gate`` is
+    for the response that is made of it there, and stands before ``send``."""
+
+    __slots__ = ("gate", "receive", "send")
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self.receive = receive
+        self.send = send
+        self.gate: _Gate | None = None
+
+
+async def serve_crashes(app: App, scope: Scope, receive: Receive, send: Send) -> None:
+    """Run an application to its outermost part, where responses are made of exceptions that nobody handles.
+    Such a response ends its contract, as any other does, and has a receipt."""
+    crash = scope[_CRASH] = _Crash(receive, send)
+
+    async def sending(message: Message) -> None:
+        gate = crash.gate
+        if gate is None:
+            await send(message)
+            return
+        if any(name.lower() == b"content-encoding" for name, _ in message.get("headers", ())):
+            # Made further inside, and encoded since: a receipt is for a body as it was before that.
+            await gate.give_up()
+        await gate.send(message)
+
+    try:
+        await app(scope, receive, sending)
+    finally:
+        if crash.gate is not None:
+            await crash.gate.give_up()
 
 
 async def send_answer(answer: Answer, send: Send) -> None:
@@ -215,7 +250,11 @@ async def _run(
         await app(scope, receive, gate.send)
     except BaseException as error:
         if exchange.answer is None:
-            if exchange.open:
+            crash: _Crash | None = scope.get(_CRASH)
+            if exchange.open and crash is not None and gate.holds and isinstance(error, Exception):
+                exchange.fail(error)
+                crash.gate = _Gate(exchange, conversation, crash.receive, crash.send)
+            elif exchange.open:
                 with anyio.CancelScope(shield=True):
                     await arun(exchange.abort(f"the handler raised {type(error).__name__}"))
             raise
@@ -240,6 +279,11 @@ class _Gate:
         self._start: Message = {}
         self._recorder: Recorder | None = None
         self._answered = False
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing has gone out yet."""
+        return self._held is not None
 
     async def send(self, message: Message) -> None:
         """Take a message from the route, and let it pass when it is time."""
@@ -290,6 +334,12 @@ class _Gate:
                 await arun(self._exchange.abort("the client went away", self._stored(complete=False)))
         if not self._answered:
             await self._release()
+
+    async def give_up(self) -> None:
+        """There will be no response, if there has been none."""
+        if self._exchange.open:
+            with anyio.CancelScope(shield=True):
+                await arun(self._exchange.abort("there was no response"))
 
     async def _release(self, receipt: str | None = None) -> None:
         """Send what was held back."""

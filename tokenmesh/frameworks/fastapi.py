@@ -20,6 +20,7 @@ from typing import Any
 import fastapi.routing
 from fastapi import FastAPI
 from starlette.applications import Starlette
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import Request as StarletteRequest
 from starlette.responses import Response
 from starlette.routing import Host, Mount, Route, WebSocketRoute
@@ -27,7 +28,15 @@ from starlette.routing import Host, Mount, Route, WebSocketRoute
 from tokenmesh.decorators import Handler
 from tokenmesh.errors import ServingError
 from tokenmesh.frameworks import base
-from tokenmesh.frameworks.asgi import EXCHANGE, Conversation, Receive, Scope, Send, serve
+from tokenmesh.frameworks.asgi import (
+    EXCHANGE,
+    Conversation,
+    Receive,
+    Scope,
+    Send,
+    serve,
+    serve_crashes,
+)
 from tokenmesh.frameworks.base import OFFERS_PATH, RECEIPTS_PATH, Framework, Site, put
 from tokenmesh.provider import Answer
 from tokenmesh.provider.terms import Terms
@@ -120,12 +129,25 @@ def _hook_websocket(owner: Any) -> None:
     put(owner, "__init__", __init__)
 
 
+class _ErrorPages(ServerErrorMiddleware):
+    """The outermost middleware of an application with priced routes: what it answers has its receipt."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await serve_crashes(super().__call__, scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
 def _hook_start(owner: Any) -> None:
     original = owner.build_middleware_stack
 
     def build_middleware_stack(self: Any) -> Any:
         _start(self)
-        return original(self)
+        stack = original(self)
+        if type(stack) is ServerErrorMiddleware and next(_priced(self), None) is not None:
+            return _ErrorPages(stack.app, stack.handler, stack.debug)
+        return stack
 
     put(owner, "build_middleware_stack", build_middleware_stack)
 
