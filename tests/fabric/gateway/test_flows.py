@@ -35,6 +35,7 @@ from tokenmesh.fabric.gateway.flows import (
     Invocation,
     Sign,
     Sleep,
+    Status,
     Track,
     Verdict,
     Wait,
@@ -306,8 +307,11 @@ def test_what_is_not_wanted_is_endorsed_and_not_handed_in() -> None:
     assert peer.run(flows.submit_and_wait(peer.caller, WHAT, NO_RETRY, is_wanted)) == b"answer"
     assert peer.counts == {ENDORSE: 1}
     assert seen == [(*peer.transactions, b"answer")]
-    assert peer.run(flows.submit_and_wait(peer.caller, WHAT, NO_RETRY, lambda *_: True)) == b"answer"
+    committed: list[Status] = []
+    flow = flows.submit_and_wait(peer.caller, WHAT, NO_RETRY, lambda *_: True, committed.append)
+    assert peer.run(flow) == b"answer"
     assert peer.counts == {ENDORSE: 2, SUBMIT: 1}
+    assert [(one.successful, one.block_number) for one in committed] == [(True, 5)]
 
 
 def test_those_who_have_endorsed_are_asked_at_once_the_next_time() -> None:

@@ -5,7 +5,7 @@ One event loop to a gateway: it is used from the loop in which its first call is
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 import grpc
@@ -354,6 +354,7 @@ class AsyncContract:
         endorsing_organizations: Sequence[str] = (),
         retry: Retry | None = None,
         is_wanted: Wanted | None = None,
+        on_commit: Callable[[Status], None] | None = None,
     ) -> bytes:
         """As :meth:`submit_transaction`, with transient data and a choice of whose peers endorse.
 
@@ -361,12 +362,13 @@ class AsyncContract:
         CommitError (it was found invalid). What is tried again meanwhile: :class:`Retry`.
 
         ``is_wanted(transaction_id, answer)`` says of what was endorsed whether to hand it in at all; if not,
-        the chaincode's answer is all there is, and the ledger stays as it is.
+        the chaincode's answer is all there is, and the ledger stays as it is. ``on_commit`` is told of the
+        transaction that took effect, before this returns.
         """
         what = self._invocation(transaction_name, arguments, transient_data, endorsing_organizations)
         caller = self._session.caller
         return await self._session.drive(
-            flows.submit_and_wait(caller, what, retry or caller.retry, is_wanted)
+            flows.submit_and_wait(caller, what, retry or caller.retry, is_wanted, on_commit)
         )
 
     async def submit_async(

@@ -301,7 +301,11 @@ def endorse_and_submit(caller: Caller, what: Invocation, retry: Retry) -> Flow[S
 
 
 def submit_and_wait(
-    caller: Caller, what: Invocation, retry: Retry, is_wanted: Wanted | None = None
+    caller: Caller,
+    what: Invocation,
+    retry: Retry,
+    is_wanted: Wanted | None = None,
+    on_commit: Callable[[Status], None] | None = None,
 ) -> Flow[bytes]:
     """The whole way: endorse, hand in, wait; a transaction invalid by a conflict gets a new proposal."""
 
@@ -322,6 +326,8 @@ def submit_and_wait(
             raise invalid
         if what.endorsers is not None:
             what.endorsers.learn(prepared.payload)
+        if on_commit is not None:
+            on_commit(status)
         return result
 
     return (yield from _retrying(caller, retry, once))

@@ -6,7 +6,7 @@ same for asyncio.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 import grpc
@@ -346,6 +346,7 @@ class Contract:
         endorsing_organizations: Sequence[str] = (),
         retry: Retry | None = None,
         is_wanted: Wanted | None = None,
+        on_commit: Callable[[Status], None] | None = None,
     ) -> bytes:
         """As :meth:`submit_transaction`, with transient data and a choice of whose peers endorse.
 
@@ -353,11 +354,14 @@ class Contract:
         CommitError (it was found invalid). What is tried again meanwhile: :class:`Retry`.
 
         ``is_wanted(transaction_id, answer)`` says of what was endorsed whether to hand it in at all; if not,
-        the chaincode's answer is all there is, and the ledger stays as it is.
+        the chaincode's answer is all there is, and the ledger stays as it is. ``on_commit`` is told of the
+        transaction that took effect, before this returns.
         """
         what = self._invocation(transaction_name, arguments, transient_data, endorsing_organizations)
         caller = self._session.caller
-        return self._session.drive(flows.submit_and_wait(caller, what, retry or caller.retry, is_wanted))
+        return self._session.drive(
+            flows.submit_and_wait(caller, what, retry or caller.retry, is_wanted, on_commit)
+        )
 
     def submit_async(
         self,

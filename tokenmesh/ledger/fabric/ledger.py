@@ -120,7 +120,7 @@ class FabricLedger(Ledger):
         self._historian = Reader()
         self._pipeline: Pipeline[Submission] = Pipeline(
             "tokenmesh-ledger-sender",
-            Sender(contract, _drawing(SUBMIT_RETRY, draw)).send,
+            Sender(contract, _drawing(SUBMIT_RETRY, draw), self._history.seen).send,
             Room(queue_max, QUEUE_BATCHES_MAX * batch_bytes_max),
             batch_max=self._batch_max,
             batch_bytes_max=self._batch_bytes_max,

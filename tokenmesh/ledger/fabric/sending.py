@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tokenmesh.errors import LedgerError, LedgerOutcomeUnknown, LedgerUnavailable
@@ -28,12 +28,13 @@ class Sender:
     """Has batches of operations done, each by one Fabric transaction.
 
     What is safe to try again is tried again within ``retry``: conflicts with other transactions by a new
-    proposal, an unanswered hand-over by the same transaction.
+    proposal, an unanswered hand-over by the same transaction. ``seen`` is told of blocks that are committed.
     """
 
-    def __init__(self, contract: Contract, retry: Retry) -> None:
+    def __init__(self, contract: Contract, retry: Retry, seen: Callable[[int], None]) -> None:
         self._contract = contract
         self._retry = retry
+        self._seen = seen
 
     def send(self, jobs: list[Job[Submission]]) -> None:
         """Do what the jobs of a batch are about, and answer their futures.
@@ -101,6 +102,7 @@ class Sender:
                 retry=self._retry,
                 # What was done before, or is turned away without a record, names no transaction, or another.
                 is_wanted=lambda tx_id, answer: tx_id.encode() in answer,
+                on_commit=lambda status: self._seen(status.block_number),
             )
         except FabricError as error:
             if _is_too_large(error):
