@@ -21,7 +21,13 @@ def edit(cli: Cli, statement: str) -> None:
 
 def test_a_ledger_that_nobody_edited_holds(cli: Cli) -> None:
     assert "The ledger holds: 2 transactions replayed" in cli("verify")
-    assert cli.json("verify") == {"ok": True, "transactions": 2, "findings": []}
+    assert cli.json("verify") == {
+        "ok": True,
+        "transactions": 2,
+        "findings": [],
+        "private": 0,
+        "undisclosed": 0,
+    }
 
 
 @pytest.mark.parametrize(

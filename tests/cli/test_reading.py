@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from support.cli import Cli
 from tokenmesh.cli.desk import Desk
 from tokenmesh.identity import Wallet
 from tokenmesh.ledger import open_ledger
-from tokenmesh_chaincode.documents import Contract, digest, new_id, sign
+from tokenmesh_chaincode.documents import Contract, Operation, conceal, digest, new_id, new_salt, sign
 
 READING = (
     ["wallet", "list"],
@@ -88,7 +90,7 @@ def test_history_says_what_was_refused_and_why(cli: Cli) -> None:
     assert outcome["code"] in cli("history")
 
 
-def settle(cli: Cli, *, charged: int) -> str:
+def settle(cli: Cli, *, charged: int, private: bool = False) -> str:
     """A contract for 20 tokens by hold, from service-a to service-b, settled for ``charged``; its id."""
     payer, payee = (Wallet.load(cli.home, name) for name in ("service-a", "service-b"))
     now = int(time.time())
@@ -114,10 +116,15 @@ def settle(cli: Cli, *, charged: int) -> str:
             seq=None,
             tp="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         )
+    disclosures: dict[str, str] = {}
+    if private:
+        contract, disclosure = conceal(contract, new_salt())
+        disclosures[contract.sd or ""] = disclosure
+    items = {"items": [[sign(contract, payer), charged]], "skipped": []}
     with open_ledger(f"sqlite:///{cli.ledger}", payee) as ledger:
-        Desk(ledger, payee, time.time).do(
-            "settle", {"items": [[sign(contract, payer), charged]], "skipped": []}
-        )
+        settlement = Operation(ledger.domain, "service-b", new_id(), now, now + 60, "settle", items)
+        (result,) = ledger.submit([sign(settlement, payee)], disclosures=disclosures).result(60)
+        assert result.outcome.ok
     return jti
 
 
@@ -152,6 +159,23 @@ def test_a_settled_contract_shows_what_it_says_and_what_was_charged(trade: Cli) 
     assert (trade.total("service-a"), trade.total("service-b")) == (85, 15)
     assert "1 settled, 15 tokens" in trade("history", "--wallet", "service-b")
     assert trade.json("verify")["ok"] is True
+
+
+def test_a_private_contract_shows_what_it_was_for_as_long_as_its_disclosure_is_kept(trade: Cli) -> None:
+    jti = settle(trade, charged=15, private=True)
+    (found,) = trade.json("contract", "show", jti)
+    assert (found["op"], found["claims"]["htu"]) == ("GET /quote/{symbol}", "/quote/ACME")
+    assert "/quote/ACME" in trade("contract", "show", jti)
+    assert trade.json("verify")["private"] == 1
+    with closing(sqlite3.connect(trade.ledger)) as connection, connection:
+        connection.execute("DELETE FROM disclosures")
+    (found,) = trade.json("contract", "show", jti)
+    assert (found["op"], found["claims"]["htu"], found["charged"]) == ("", None, 15)
+    shown = trade("contract", "show", jti)
+    assert "quote" not in shown
+    assert "private: the payer, the payee" in shown
+    assert "Of 1 private contracts 1 are undisclosed here" in trade("verify")
+    assert trade.json("verify")["undisclosed"] == 1
 
 
 def test_a_contract_that_the_rules_refused_says_why(trade: Cli) -> None:

@@ -55,6 +55,8 @@ def verify(ctx: click.Context, session: Session, blocks: Path | None, as_json: b
                 "ok": report.ok,
                 "transactions": report.transactions,
                 "findings": [one._asdict() for one in report.findings],
+                "private": report.private,
+                "undisclosed": report.undisclosed,
                 **more,
             }
         )
@@ -102,6 +104,11 @@ def _print_report(report: Report, more: Mapping[str, Any]) -> None:
             folding=["what", "transaction"],
         )
         say(f"It does not hold: {len(report.findings)} findings in {report.transactions:,} transactions.")
+    if report.private:
+        say(
+            f"Of {report.private:,} private contracts {report.undisclosed:,} are undisclosed here: what policy "
+            "says of them is as it was recorded."
+        )
     if more:
         say(f"In {more['blocks']:,} blocks; {TRUST[more['trust']]}: {more['genesis']}")
         if more["witnesses"]:

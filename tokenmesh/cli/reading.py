@@ -12,7 +12,10 @@ from tokenmesh.cli.output import brief, moment, print_facts, print_json, print_t
 from tokenmesh.cli.session import Session
 from tokenmesh.cli.wallets import known_wallet
 from tokenmesh.ledger.base import HISTORY_LIMIT_MAX, ContractRecord, Recorded, Transaction
-from tokenmesh_chaincode.documents import DocumentError, parse_contract, parse_operation
+from tokenmesh_chaincode.documents import DocumentError, disclose, parse_contract, parse_operation
+
+
+PRIVATE = "private: the payer, the payee and those who judge by the rules know it"
 
 
 @click.command()
@@ -113,7 +116,7 @@ def show(session: Session, contract_id: str, as_json: bool) -> None:
             ("contract", contract_id),
             ("payer", one.payer),
             ("payee", one.payee),
-            ("operation", one.op),
+            ("operation", one.op or PRIVATE),
             ("charged", one.charged),
             ("outcome", "settled" if one.code == "ok" else f"refused: {one.code}"),
             ("settled at", moment(one.time)),
@@ -122,7 +125,7 @@ def show(session: Session, contract_id: str, as_json: bool) -> None:
         claims = _claims(one)
         if claims is not None:
             facts += [
-                ("request", f"{claims['htm']} {claims['htu']}"),
+                ("request", f"{claims['htm']} {claims['htu']}" if claims["htm"] else PRIVATE),
                 ("at most", claims["tok"]),
                 ("paid via", claims["via"]),
                 ("made", moment(claims["iat"])),
@@ -133,11 +136,15 @@ def show(session: Session, contract_id: str, as_json: bool) -> None:
 
 
 def _claims(record: ContractRecord) -> dict[str, Any] | None:
-    """What the signed contract says; None for a text that is no contract, which a settlement may carry."""
+    """What the signed contract says, and its disclosure; None for a text that is no contract, which a
+    settlement may carry. What is not disclosed is None."""
     try:
-        return parse_contract(record.contract).body._asdict()
+        body = parse_contract(record.contract).body
+        if record.disclosure is not None:
+            body = disclose(body, record.disclosure)
     except DocumentError:
         return None
+    return {name: None if value == "" else value for name, value in body._asdict().items()}
 
 
 def _transaction(one: Transaction) -> dict[str, Any]:
