@@ -106,8 +106,8 @@ def _print_report(report: Report, more: Mapping[str, Any]) -> None:
         say(f"It does not hold: {len(report.findings)} findings in {report.transactions:,} transactions.")
     if report.private:
         say(
-            f"Of {report.private:,} private contracts {report.undisclosed:,} are undisclosed here: what policy "
-            "says of them is as it was recorded."
+            f"Of {report.private:,} private contracts {report.undisclosed:,} are undisclosed here: what "
+            "policy says of them is as it was recorded."
         )
     if more:
         say(f"In {more['blocks']:,} blocks; {TRUST[more['trust']]}: {more['genesis']}")

@@ -14,7 +14,6 @@ from tokenmesh.cli.wallets import known_wallet
 from tokenmesh.ledger.base import HISTORY_LIMIT_MAX, ContractRecord, Recorded, Transaction
 from tokenmesh_chaincode.documents import DocumentError, disclose, parse_contract, parse_operation
 
-
 PRIVATE = "private: the payer, the payee and those who judge by the rules know it"
 
 
