@@ -35,6 +35,10 @@ def shop(tmp_path: Path, clock: Clock) -> Iterator[Wire]:
 def offers(domains: Any) -> Any:
     """The payee's offers, which say where it is paid."""
     document = {"service": PAYEE, "offers": [OFFER], "domains": domains}
+    return named(document)
+
+
+def named(document: dict[str, Any]) -> Any:
     return lambda payee, contract: Answer(200, {}, json.dumps(document).encode())
 
 
@@ -48,6 +52,16 @@ def test_nothing_is_signed_or_set_aside_for_a_payee_of_another_domain(shop: Wire
     assert (caught.value.spent, caught.value.service, caught.value.retryable) == ("no", PAYEE, False)
     assert (shop.sent, shop.slept) == ([], [])
     assert shop.payee.market.domain.balance(PAYER).allowed == 0
+
+
+def test_a_payee_of_one_domain_names_it_alone(shop: Wire) -> None:
+    """As every payee does that has one ledger, and did before there were several."""
+    shop.payee.asks.append(named({"offers": [OFFER], "domain": ELSEWHERE}))
+    with pytest.raises(OtherDomain, match=ELSEWHERE):
+        shop.call()
+    other = wire(shop.payee.market, shop.clock)
+    other.payee.asks.append(named({"offers": [OFFER], "domain": other.payer.consumer.domain}))
+    assert other.call().body == BODY
 
 
 def test_what_is_not_priced_is_called_whatever_the_domain(shop: Wire) -> None:

@@ -143,7 +143,7 @@ class Mesh:
             error = attempt.exception() if attempt.done() else None
             if error is not None and not isinstance(error, LedgerError | JournalError):
                 raise error  # wrong for good: a setting, a key
-        return cast("Provider", Providers(openings, self.settings))
+        return cast("Provider", Providers(self.service, openings, self.settings))
 
     # Clients
 

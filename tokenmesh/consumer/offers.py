@@ -109,10 +109,11 @@ def parse_offers(body: bytes) -> Offers:
     document = json.loads(body)
     if not isinstance(document, dict):
         raise ValueError("not a JSON object")  # noqa: TRY004
-    return Offers(read_offers(document.get("offers")), _read_domains(document.get("domains")))
+    return Offers(read_offers(document.get("offers")), _read_domains(document))
 
 
-def _read_domains(data: Any) -> list[str] | None:
+def _read_domains(document: dict[str, Any]) -> list[str] | None:
+    data = document["domains"] if "domains" in document else [document.get("domain")]
     if not isinstance(data, list) or not 0 < len(data) <= DOMAINS_MAX:
         return None
     return data if all(is_form("dom", one) for one in data) else None

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from tokenmesh.config import Settings
 from tokenmesh.errors import TokenmeshError
 from tokenmesh.provider.call import Call
-from tokenmesh.provider.offers import Offer
+from tokenmesh.provider.offers import Offer, offers_document
 from tokenmesh.provider.problems import Answer, Problem, Refused
 from tokenmesh.provider.provider import Provider
 from tokenmesh.provider.terms import Request, Terms
@@ -25,9 +25,10 @@ Opening: TypeAlias = Callable[[], tuple[str, Provider]]
 
 
 class Providers:
-    """Takes contracts for one payee in the domains of ``openings``, the payee's own first."""
+    """Takes contracts for the payee ``service`` in the domains of ``openings``, its own first."""
 
-    def __init__(self, openings: Sequence[Opening], settings: Settings) -> None:
+    def __init__(self, service: str, openings: Sequence[Opening], settings: Settings) -> None:
+        self._service = service
         self.settings = settings
         self._openings = list(openings)
         self._open: dict[Opening, tuple[str, Provider]] = {}
@@ -38,17 +39,10 @@ class Providers:
     # Offers and receipts, as anyone may read them
 
     def offers(self, offers: Iterable[Offer]) -> dict[str, Any]:
-        """What stands at ``/.well-known/tokenmesh/offers``: ``domain`` is the payee's own (or the first that
-        is there), ``domains`` are all. These are left out while they are not all known."""
+        """What stands at ``/.well-known/tokenmesh/offers``; no ledger need be there for it."""
         self._look()
-        provider = self._any()
-        if provider is None:
-            raise self._elsewhere(None)
-        document = provider.offers(offers)
-        document.pop("domains", None)
-        if self._failure is None:
-            document["domains"] = list(self._by_domain)
-        return document
+        domains = [] if self._failure is not None else list(self._by_domain)
+        return offers_document(self._service, domains, offers, self.settings.contract_ttl_s)
 
     def receipt(self, payer: str | None, jti: str) -> Steps[Answer]:
         """What stands at ``/.well-known/tokenmesh/receipts/{jti}``, from whichever domain has it."""

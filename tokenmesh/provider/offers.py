@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from tokenmesh.provider.terms import Terms, Via
@@ -37,3 +39,21 @@ class Offer(NamedTuple):
             **price,
             "via": self.via,
         }
+
+
+def offers_document(
+    service: str, domains: Sequence[str], offers: Iterable[Offer], contract_ttl_s: float
+) -> dict[str, Any]:
+    """What stands at ``/.well-known/tokenmesh/offers``.
+
+    ``domains``: all in which the service is paid, its own first; empty while they are not all known, so that
+    nobody concludes that one is not served.
+    """
+    document: dict[str, Any] = {"service": service}
+    if domains:
+        document["domain"] = domains[0]
+    if len(domains) > 1:
+        document["domains"] = list(domains)
+    document["offers"] = [offer.to_json() for offer in itertools.islice(offers, OFFERS_MAX)]
+    document["contract_ttl_s"] = int(contract_ttl_s)
+    return document
