@@ -21,6 +21,7 @@ from tokenmesh.fabric.gateway.options import Tls
 from tokenmesh.fabric.network import Network
 from tokenmesh.ledger.base import Transaction
 from tokenmesh.ledger.fabric.history import CATCH_UP_S_MAX, History, history_path
+from tokenmesh_chaincode.documents import thumbprint
 
 
 @pytest.fixture(scope="module")
