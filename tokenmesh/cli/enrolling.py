@@ -121,7 +121,8 @@ def issuer_of(profile: Profile, certificate_pem: str) -> str:
             return organisation.name
     issuer = certificate.issuer.rfc4514_string()
     raise Fault(
-        f"the certificate was issued by {issuer}, which is no organisation's CA in {profile.path}: "
+        f"the wallet's certificate was issued by {issuer}, which is no organisation's CA in {profile.path}, "
+        "though one may have its name (of a network that was removed?): "
         "name the home that belongs to this network with --home, or another ledger with --ledger"
     )
 

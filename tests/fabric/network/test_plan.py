@@ -2,22 +2,89 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tokenmesh.fabric.errors import NetworkError
+from tokenmesh.fabric.lifecycle import Collection
 from tokenmesh.fabric.network import Network
-from tokenmesh.fabric.network.plan import Plan, Spec, msp_id, organisation_names, ports_needed
+from tokenmesh.fabric.network.plan import (
+    CHAINCODES_MAX,
+    Chaincode,
+    Node,
+    Plan,
+    Spec,
+    msp_id,
+    organisation_names,
+    ports_needed,
+    service_name,
+)
 
 
 def test_the_plan_is_the_same_when_read_again(tmp_path: Path) -> None:
     spec = Spec(("a", "b", "c"), orderers=4, consensus="bft", channels=("x", "y"), peers=2)
     plan = Plan.make(spec, range(20_000, 20_000 + ports_needed(spec)))
+    plan = plan.with_chaincode(kv(spec))
     plan.save(tmp_path / "network.json")
     assert Plan.load(tmp_path / "network.json") == plan
     assert Plan.load(tmp_path / "other.json") is None
+
+
+def kv(spec: Spec, name: str = "kv", **given: Any) -> Chaincode:
+    """A chaincode with a service for each organisation."""
+    services = tuple(
+        Node(service_name(name, organisation), "chaincode", organisation, {"listen": port, "spare": port + 1})
+        for port, organisation in zip(range(30_000, 31_000, 2), spec.organisations, strict=False)
+    )
+    return Chaincode(
+        name,
+        ("serve", name),
+        spec.channels,
+        collections=(Collection("private", "OR('A.member')"),),
+        environ={"A": "b"},
+        services=services,
+        **given,
+    )
+
+
+def test_a_plan_without_chaincodes_can_be_read(tmp_path: Path) -> None:
+    """Networks that were made before there were any."""
+    spec = Spec()
+    plan = Plan.make(spec, range(20_000, 20_000 + ports_needed(spec)))
+    plan.save(tmp_path / "network.json")
+    kept = json.loads((tmp_path / "network.json").read_text())
+    del kept["chaincodes"]
+    (tmp_path / "network.json").write_text(json.dumps(kept))
+    assert Plan.load(tmp_path / "network.json") == plan
+
+
+def test_a_next_version_runs_beside_the_one_before_it_and_takes_its_place() -> None:
+    """Under names and on ports of its own, until it is the one in force."""
+    spec = Spec()
+    before = kv(spec)
+    after = before.follower(replace(before, version="2"))
+    plan = Plan(spec).with_chaincode(before).with_chaincode(after)
+    names = ["chaincode.kv.governance", "chaincode.kv.services"]
+    assert [node.name for node in plan.of("chaincode")] == [*names, *(f"{name}.next" for name in names)]
+    assert len({node.port for node in plan.of("chaincode")}) == 4
+    assert plan.served(plan.node("chaincode.kv.services.next")).version == "2"
+    done = plan.without_chaincode("kv", following=True).with_chaincode(after.leader())
+    assert [node.name for node in done.of("chaincode")] == names
+    assert [node.port for node in done.of("chaincode")] == [one.ports["spare"] for one in before.services]
+
+
+def test_a_network_runs_so_many_chaincodes_and_no_more() -> None:
+    spec = Spec()
+    plan = Plan(spec)
+    for number in range(CHAINCODES_MAX):
+        plan = plan.with_chaincode(kv(spec, f"kv{number}"))
+    with pytest.raises(NetworkError, match=r"16 chaincodes at most; `Network\.undeploy` ends one"):
+        plan.with_chaincode(kv(spec, "one-more"))
+    assert len(plan.with_chaincode(kv(spec, "kv0", version="2")).chaincodes) == CHAINCODES_MAX
 
 
 def test_every_node_has_ports_of_its_own() -> None:
