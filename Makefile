@@ -13,7 +13,7 @@ SOFTHSM := command -v softhsm2-util >/dev/null || { [ "$$(id -u)" = 0 ] && echo 
 help: ## Show the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: $(VENV)/.demo ## Run a shop of ten services that pay each other, with trouble made on purpose
+demo: $(VENV)/.demo $(if $(findstring fabric,$(ARGS)),$(VENV)/.fabric) ## Run a shop of ten services that pay each other, with trouble made on purpose
 	@$(BIN)/tokenmesh demo $(ARGS)
 
 test: check ## Check everything: format, lint, types, layers, tests
@@ -55,6 +55,10 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	@echo "installing tokenmesh and what the demo needs into $(VENV) (about half a minute)" >&2
 	@$(PIP) -e '.[demo]' && touch $@
 
+$(VENV)/.fabric: pyproject.toml | $(VENV)/.demo
+	@echo "installing what a ledger on Fabric needs into $(VENV)" >&2
+	@$(PIP) -e '.[demo,fabric]' && touch $@
+
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@echo "installing tokenmesh and what the tests need into $(VENV) (about a minute)" >&2
-	@$(PIP) -e '.[dev]' && touch $@ $(VENV)/.demo
+	@$(PIP) -e '.[dev]' && touch $@ $(VENV)/.demo $(VENV)/.fabric
