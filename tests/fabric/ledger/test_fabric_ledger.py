@@ -222,7 +222,8 @@ def test_answers_that_come_in_pages_are_whole(
 ) -> None:
     """The chaincode gives two at a time, and looks at three rows: nothing is left out, nothing twice."""
     clock = Clock()
-    domain = make_fabric_domain(rules, tmp_path, {f"service-{n}": 100 for n in range(5)}, clock=clock)
+    tokens = {f"service-{n}": 100 for n in range(5)}
+    domain = make_fabric_domain(rules, tmp_path, tokens, clock=clock, wallet="service-2")
     monkeypatch.setattr(questions, "LISTED_MAX", 2)
     monkeypatch.setattr(questions, "SCANNED_MAX", 3)
     ledger = domain.ledger

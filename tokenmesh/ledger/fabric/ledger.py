@@ -70,7 +70,8 @@ class FabricLedger(Ledger):
     ``clock`` gives the time of its transactions; an endorser refuses one that is not about now by its own
     clock. ``batch_max`` operations of ``batch_bytes_max`` bytes go into one transaction, ``in_flight_max``
     transactions are on their way at once, ``queue_max`` operations may wait. ``history`` answers questions
-    about the past (left out: from an index in a temporary file). With ``reading`` nothing can be submitted.
+    about the past (left out: from an index in a temporary file). ``wallet`` is whose process this is, if that
+    matters to anyone. With ``reading`` nothing can be submitted.
 
     Raises ``ConfigError`` if no ledger has begun there, ``LedgerUnavailable`` if that cannot be learned.
     gRPC does not survive ``fork``: open it in the process that uses it.
@@ -89,6 +90,7 @@ class FabricLedger(Ledger):
         queue_max: int = QUEUE_MAX,
         in_flight_max: int = IN_FLIGHT_MAX,
         history: History | None = None,
+        wallet: str | None = None,
         reading: bool = False,
     ) -> None:
         self.channel = channel
@@ -100,7 +102,7 @@ class FabricLedger(Ledger):
         network = gateway.get_network(channel)
         contract = network.get_contract(chaincode, clock=clock, remember_endorsers=True)
         draw = (random or secrets.SystemRandom()).random
-        self._state = StateQuestions(contract, _drawing(ASK_RETRY, draw))
+        self._state = StateQuestions(contract, _drawing(ASK_RETRY, draw), wallet)
         self.domain = self._state.domain()
         if not self.domain:
             raise ConfigError(

@@ -36,10 +36,11 @@ class StateQuestions:
     Safe to use from many threads.
     """
 
-    def __init__(self, contract: Contract, retry: Retry) -> None:
+    def __init__(self, contract: Contract, retry: Retry, wallet: str | None = None) -> None:
         self._contract = contract
         self._retry = retry
-        self._forget_from = ""
+        # With its own operations, so that many who forget do not all begin with the same.
+        self._forget_from = f"op/{wallet}/" if wallet else ""
 
     def domain(self) -> str:
         """The domain's id; "" where no ledger has begun."""
