@@ -65,6 +65,10 @@ def acts_of(arguments: tuple[bytes, ...]) -> list[bytes]:
     return [parse_operation(text.decode()).body.act.encode() for text in arguments[1:]]
 
 
+PRIVATE = [(1, "GET /quote/{symbol}"), (2, "POST /loans/{id}")]
+DENIED = {"payer": "*", "payee": "*", "operation": "POST /loans/*", "effect": "deny"}
+
+
 def live(domain: Domain) -> None:
     """Some of everything that happens on a ledger."""
     clock = domain.clock
@@ -81,6 +85,17 @@ def live(domain: Domain) -> None:
         *((one, 5) for one in contracts(domain, allowance, 20)),
         (domain.contract(THIRD, PAYEE, via=allowance, lane="x", seq=0), 5),
     )
+    again = domain.operation(
+        PAYEE, "settle", {"items": [[one, 5] for one in contracts(domain, allowance, 2, first=30)]}
+    )
+    domain.submit(again, again)
+    private = [
+        domain.private_contract(PAYER, PAYEE, via=allowance, lane="p", seq=seq, op=op) for seq, op in PRIVATE
+    ]
+    settlement = domain.operation(PAYEE, "settle", {"items": [[text, 5] for text, _ in private]})
+    known = {sd: one for _, found in private for sd, one in found.items()}
+    (result,) = now_of(domain.ledger.submit([settlement], disclosures=known))
+    assert result.outcome.detail["private"] == {"contracts": 2, "forbidden": [1]}
     domain.do(PAYER, "refill", {"id": allowance, "tokens": 50})
     domain.do(GOVERNANCE, "freeze", {"name": THIRD})
     forgotten = place_hold(domain)
@@ -101,7 +116,14 @@ def read_chain(rules: Rules, domain: Domain) -> Chain:
 @pytest.fixture(scope="module")
 def domain(rules: Rules, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Domain]:
     path = tmp_path_factory.mktemp("verified")
-    domain = make_fabric_domain(rules, path, {PAYER: 1_000, PAYEE: 0}, clock=Clock())
+    domain = make_fabric_domain(
+        rules,
+        path,
+        {PAYER: 1_000, PAYEE: 0},
+        clock=Clock(),
+        policy={"rules": [DENIED], "propagation_s": 0},
+    )
+    domain.clock.forward(1)
     live(domain)
     yield domain
     domain.ledger.close()
@@ -114,7 +136,7 @@ def chain(rules: Rules, domain: Domain) -> Chain:
 
 def test_a_ledger_holds(chain: Chain) -> None:
     """Every transaction that changed the ledger is run again, and there is nothing to find."""
-    assert chain.verify() == Report(chain.transactions, [])
+    assert chain.verify() == Report(chain.transactions, [], private=2, undisclosed=2)
 
 
 def test_from_the_peer_with_another_as_witness(rules: Rules, domain: Domain) -> None:

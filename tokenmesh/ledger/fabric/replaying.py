@@ -178,12 +178,16 @@ def _carried(tx_id: str, transaction: Transaction) -> tuple[list[Contract], list
     """The contracts that are settled in it, and the digests of the private contracts that came with it."""
     settled: list[Contract] = []
     private: dict[str, None] = {}
+    done: set[tuple[str, str]] = set()
     try:
         results = json.loads(transaction.payload)
         for text, (ok, code, detail, recorded_in, _) in zip(transaction.arguments[1:], results, strict=True):
             if not ok or recorded_in != tx_id:
                 continue
             body = parse_operation(text.decode("ascii")).body
+            if (body.iss, body.jti) in done:
+                continue  # it stands in the batch twice, and happened once
+            done.add((body.iss, body.jti))
             carried = [one.body for one in contracts_of(body.act, body.arg)]
             private.update(dict.fromkeys(one.sd for one in carried if one.sd is not None))
             if body.act == "settle":
