@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-pytest.importorskip("grpc", reason="the extra 'fabric' is not installed")
+pytest.importorskip("fabric_protos", reason="the extra 'fabric' is not installed")
 
 COMMAND = [sys.executable, "-m", "tokenmesh_chaincode"]
 BARE = {name: value for name, value in os.environ.items() if not name.startswith(("CHAINCODE_", "CORE_"))}
