@@ -27,8 +27,7 @@ from tokenmesh.identity import Wallet
 from tokenmesh.journal import Journal
 from tokenmesh.ledger import Ledger
 from tokenmesh.places import others, place_of
-from tokenmesh.provider import Provider
-from tokenmesh.provider.domains import Providers
+from tokenmesh.provider import AnyProvider, Providers
 from tokenmesh.settlement import Settlement
 from tokenmesh.treasury import Treasury
 
@@ -110,7 +109,7 @@ class Mesh:
         return self._own.journal
 
     @property
-    def provider(self) -> Provider:
+    def provider(self) -> AnyProvider:
         """Takes contracts for this service, of all its domains. The settlement of what they owe runs from
         now on."""
         return self._parts.get("provider", self._open_provider)
@@ -131,7 +130,7 @@ class Mesh:
         :meth:`domain`."""
         return self._own.consumer
 
-    def _open_provider(self) -> Provider:
+    def _open_provider(self) -> AnyProvider:
         """One domain's provider, or one for all domains: of these a ledger that is not there must not keep
         the others waiting for long."""
         if not self._others:
@@ -143,7 +142,7 @@ class Mesh:
             error = attempt.exception() if attempt.done() else None
             if error is not None and not isinstance(error, LedgerError | JournalError):
                 raise error  # wrong for good: a setting, a key
-        return cast("Provider", Providers(self.service, openings, self.settings))
+        return Providers(self.service, openings, self.settings)
 
     # Clients
 

@@ -17,7 +17,16 @@ import anyio
 from tokenmesh.decorators import Handler
 from tokenmesh.frameworks.base import Recorder
 from tokenmesh.journal import StoredResponse
-from tokenmesh.provider import RECEIPT_HEADER, Answer, Answered, Exchange, Problem, Provider, Refused, Request
+from tokenmesh.provider import (
+    RECEIPT_HEADER,
+    Answer,
+    Answered,
+    AnyProvider,
+    Exchange,
+    Problem,
+    Refused,
+    Request,
+)
 from tokenmesh.provider.exchange import current
 from tokenmesh.provider.receipts import EMPTY_DIGEST
 from tokenmesh.steps import arun
@@ -135,7 +144,7 @@ async def send_answer(answer: Answer, send: Send) -> None:
 
 async def _admitted(
     handler: Handler,
-    provider: Provider,
+    provider: AnyProvider,
     path: str,
     conversation: Conversation,
     scope: Scope,

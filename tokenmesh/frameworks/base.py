@@ -19,7 +19,7 @@ from typing import Any, ClassVar, NamedTuple
 from tokenmesh.decorators import Handler
 from tokenmesh.errors import TokenmeshError
 from tokenmesh.journal import StoredResponse
-from tokenmesh.provider import Answer, Answered, Exchange, Offer, Problem, Provider, Refused
+from tokenmesh.provider import Answer, Answered, AnyProvider, Exchange, Offer, Problem, Refused
 from tokenmesh.provider.problems import Headers
 from tokenmesh.steps import Steps
 
@@ -63,7 +63,7 @@ class Site:
         self._routes = routes
         self._first: Handler | None = None
 
-    def _provider(self) -> Provider:
+    def _provider(self) -> AnyProvider:
         if self._first is None:
             self._first = next((route.handler for route in self._routes()), None)
         if self._first is None:

@@ -2,6 +2,7 @@
 
 from tokenmesh.provider.call import Call
 from tokenmesh.provider.checks import Fault
+from tokenmesh.provider.domains import AnyProvider, Providers
 from tokenmesh.provider.exchange import Exchange
 from tokenmesh.provider.offers import Offer
 from tokenmesh.provider.problems import (
@@ -23,6 +24,7 @@ __all__ = [
     "RECEIPT_HEADER",
     "Answer",
     "Answered",
+    "AnyProvider",
     "Call",
     "Exchange",
     "Fault",
@@ -30,6 +32,7 @@ __all__ = [
     "Price",
     "Problem",
     "Provider",
+    "Providers",
     "Refused",
     "Replayed",
     "Request",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenmesh.journal import NewClaim
 from tokenmesh.provider.checks import NO_FUNDS, Fault
@@ -13,13 +13,16 @@ from tokenmesh.provider.terms import Price, Request, Terms
 from tokenmesh_chaincode import documents
 from tokenmesh_chaincode.documents import Contract, DocumentError, Signed
 
+if TYPE_CHECKING:
+    from tokenmesh.provider.provider import Provider
+
 
 class Call:
     """A contract that holds for a request; once it is claimed, the call while its handler runs.
 
     ``fault`` is why it would be refused if it were new: one that has ended earlier still gets its answer.
     ``checked`` is set once everything but the body has been looked at. ``charged`` is what will be owed, at
-    most ``price.needed``. ``left`` is what the allowance has left.
+    most ``price.needed``. ``left`` is what the allowance has left. ``provider`` is who takes it.
     """
 
     __slots__ = (
@@ -30,12 +33,16 @@ class Call:
         "funds",
         "left",
         "price",
+        "provider",
         "request",
         "signed",
         "terms",
     )
 
-    def __init__(self, signed: Signed[Contract], request: Request, terms: Terms, price: Price) -> None:
+    def __init__(
+        self, signed: Signed[Contract], request: Request, terms: Terms, price: Price, provider: Provider
+    ) -> None:
+        self.provider = provider
         self.signed = signed
         self.contract = signed.body
         self.request = request
@@ -80,10 +87,15 @@ def read(request: Request, terms: Terms, price: Price) -> Signed[Contract]:
     if len(request.contracts) > 1:
         raise Refused(Problem("not_a_contract", "There is more than one Token-Contract header."))
     try:
-        return documents.parse_contract(request.contracts[0])
+        return parse(request.contracts[0])
     except DocumentError as error:
         code = error.code if error.code in CATALOGUE else "not_a_contract"
         raise Refused(Problem(code, f"It was refused unread: {error}.")) from error
+
+
+def parse(text: bytes) -> Signed[Contract]:
+    """A contract as it was sent, a private one with its disclosure. Raises :class:`DocumentError`."""
+    return documents.parse_presented(text) if b"~" in text else documents.parse_contract(text)
 
 
 def offers(request: Request, terms: Terms, price: Price) -> Sequence[dict[str, Any]]:

@@ -11,14 +11,13 @@ from typing import Any, TypeAlias
 
 from tokenmesh.config import Settings
 from tokenmesh.errors import TokenmeshError
-from tokenmesh.provider.call import Call
+from tokenmesh.provider.call import Call, parse
 from tokenmesh.provider.offers import Offer, offers_document
 from tokenmesh.provider.problems import Answer, Problem, Refused
 from tokenmesh.provider.provider import Provider
 from tokenmesh.provider.terms import Request, Terms
 from tokenmesh.steps import Steps
-from tokenmesh_chaincode import documents
-from tokenmesh_chaincode.documents import DocumentError
+from tokenmesh_chaincode.documents import Contract, DocumentError, Signed
 
 Opening: TypeAlias = Callable[[], tuple[str, Provider]]
 """Gives a domain's id and its provider at once, or raises why they are not there (yet)."""
@@ -56,38 +55,23 @@ class Providers:
             return Problem("ledger_unavailable", self._unreached(), jti).answer()
         return answer
 
-    # The way of a contract, as in Provider
+    # Contracts
 
     def check_at_once(self, request: Request, terms: Terms) -> Call | None:
-        """Have a request's contract checked in its domain; see :meth:`Provider.check_at_once`."""
-        provider = self._of(request)
-        if isinstance(provider, Provider):
-            return provider.check_at_once(request, terms)
-        if terms.price(request).needed == 0:
-            return None
-        raise provider
-
-    def check(self, request: Request, terms: Terms) -> Steps[Call | None]:
-        """See :meth:`Provider.check`."""
-        provider = self._of(request)
-        if isinstance(provider, Provider):
-            return (yield from provider.check(request, terms))
-        if terms.price(request).needed == 0:
-            return None
-        raise provider
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda call, *rest: getattr(self._by_domain[call.contract.dom], name)(call, *rest)
-
-    # Which provider
-
-    def _of(self, request: Request) -> Provider | Refused:
-        """Who takes a request's contract; or why nobody does."""
+        """Have a request's contract checked in its domain, and say who takes it: all further steps are those
+        of ``call.provider``. See :meth:`Provider.check_at_once`."""
         if self._failure is not None:
             self._look()  # whoever comes is an occasion to try again
-        dom = _domain(request)
-        provider = self._any() if dom is None else self._by_domain.get(dom)
-        return provider or self._elsewhere(dom)
+        signed = _read(request)
+        domain = None if signed is None else signed.body.dom
+        provider = self._any() if domain is None else self._by_domain.get(domain)
+        if provider is not None:
+            return provider.check_at_once(request, terms, signed)
+        if terms.price(request).needed == 0:
+            return None
+        raise self._elsewhere(domain)
+
+    # Which provider
 
     def _any(self) -> Provider | None:
         return next(iter(self._by_domain.values()), None)
@@ -119,11 +103,15 @@ class Providers:
         return f"Not all ledgers of this payee can be reached: {self._failure}."
 
 
-def _domain(request: Request) -> str | None:
-    """The domain that a request's contract names; None for what any provider refuses, or has no contract."""
+def _read(request: Request) -> Signed[Contract] | None:
+    """A request's contract; None if it has none, or one that any provider refuses unread."""
     if len(request.contracts) != 1:
         return None
     try:
-        return documents.parse_contract(request.contracts[0]).body.dom
+        return parse(request.contracts[0])
     except DocumentError:
         return None
+
+
+AnyProvider: TypeAlias = Provider | Providers
+"""Who takes a payee's contracts, in one domain or in several."""

@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 from tokenmesh.errors import ServingError
 from tokenmesh.journal import StoredResponse
 from tokenmesh.provider.call import Call
+from tokenmesh.provider.domains import AnyProvider
 from tokenmesh.provider.problems import Answer, Answered
-from tokenmesh.provider.provider import Provider
 from tokenmesh.provider.terms import Request, Terms
 from tokenmesh.steps import Steps
 from tokenmesh_chaincode import documents
@@ -58,7 +58,7 @@ class Exchange:
     deferred: ClassVar[bool] = False
     """Whether a generator may begin with its first item: the adapter sends nothing before that."""
 
-    def __init__(self, provider: Provider, terms: Terms, request: Request, handler: object) -> None:
+    def __init__(self, provider: AnyProvider, terms: Terms, request: Request, handler: object) -> None:
         self.provider = provider
         self.terms = terms
         self.request = request
@@ -88,15 +88,15 @@ class Exchange:
         if call is None:
             self.free = True
             return None
-        return None if call.checked else self.provider.check_further(call)
+        return None if call.checked else call.provider.check_further(call)
 
     def admit(self) -> Steps[None] | None:
         """Look at the body, once ``request.body`` can give it. Gives what is left, as ``check`` does."""
         call = self._checked
         if call is None:
             return None
-        self.provider.compare(call)
-        return None if call.fault is None else self.provider.recall(call, call.fault)
+        call.provider.compare(call)
+        return None if call.fault is None else call.provider.recall(call, call.fault)
 
     def begin(self) -> Steps[None] | None:
         """All that is still to be done before the handler runs; from here on something has to end this
@@ -106,27 +106,27 @@ class Exchange:
             raise ServingError(
                 f"{self.request.operation} runs a second time in one request, which pays for one"
             )
-        call, provider = self._checked, self.provider
+        call = self._checked
         if call is None:
             if self.free:
                 return None
-            call = self._checked = provider.check_at_once(self.request, self.terms)
+            call = self._checked = self.provider.check_at_once(self.request, self.terms)
             if call is None:
                 self.free = True
                 return None
             if not call.checked:
                 return self._begin(call)
-            provider.compare(call)
-        if provider.claim_at_once(call):
+            call.provider.compare(call)
+        if call.provider.claim_at_once(call):
             self.call = call
             return None
         return self._begin(call)
 
     def _begin(self, call: Call) -> Steps[None]:
         if not call.checked:
-            yield from self.provider.check_further(call)
-            yield from self.provider.admit(call)
-        yield from self.provider.claim(call)
+            yield from call.provider.check_further(call)
+            yield from call.provider.admit(call)
+        yield from call.provider.claim(call)
         self.call = call
 
     def leave(self, answered: Answered) -> BaseException:
@@ -155,7 +155,7 @@ class Exchange:
         if call is None or self.ended or self._reason or response.status >= 400 or self.terms.fulfilled_when:
             return None
         self.ended = True
-        receipt = self.provider.fulfil_at_once(call, response)
+        receipt = call.provider.fulfil_at_once(call, response)
         self.ended = receipt is not None
         return receipt
 
@@ -172,14 +172,15 @@ class Exchange:
             self._reason = self._failure(response, native)
         self.ended = True
         if self._reason:
-            return (yield from self.provider.void(call, self._reason, response))
-        return (yield from self.provider.fulfil(call, response))
+            return (yield from call.provider.void(call, self._reason, response))
+        return (yield from call.provider.fulfil(call, response))
 
     def abort(self, reason: str, response: StoredResponse = CRASHED) -> Steps[None]:
         """There will be no complete response: void, if that is still to be done."""
-        if self.call is not None and not self.ended:
+        call = self.call
+        if call is not None and not self.ended:
             self.ended = True
-            yield from self.provider.void(self.call, self._reason or reason, response)
+            yield from call.provider.void(call, self._reason or reason, response)
 
     def _failure(self, response: StoredResponse, native: Callable[[], Any]) -> str:
         if response.status >= 400:

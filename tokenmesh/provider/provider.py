@@ -10,7 +10,6 @@ Every way out that is not the handler's own is an :class:`~tokenmesh.provider.pr
 from __future__ import annotations
 
 import contextlib
-import itertools
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -25,14 +24,14 @@ from tokenmesh.provider import checks
 from tokenmesh.provider.call import Call, read
 from tokenmesh.provider.call import offers as offers_for
 from tokenmesh.provider.checks import Fault, Funds
-from tokenmesh.provider.offers import OFFERS_MAX, Offer
+from tokenmesh.provider.offers import Offer, offers_document
 from tokenmesh.provider.problems import CATALOGUE, Answer, Problem, Refused
 from tokenmesh.provider.receipts import EMPTY_DIGEST, Receipts, Reloading, replayed
 from tokenmesh.provider.standing import Standing
 from tokenmesh.provider.terms import Request, Terms
 from tokenmesh.steps import Steps, wait
 from tokenmesh_chaincode import documents
-from tokenmesh_chaincode.documents import Contract
+from tokenmesh_chaincode.documents import Contract, Signed
 
 UNENDED_MAX = 10_000
 """Claims whose end the journal would not take, remembered until it does."""
@@ -63,12 +62,8 @@ class Provider:
 
     def offers(self, offers: Iterable[Offer]) -> dict[str, Any]:
         """What stands at ``/.well-known/tokenmesh/offers`` of an application that has these offers."""
-        return {
-            "service": self.wallet.name,
-            "domain": self._standing.domain,
-            "offers": [offer.to_json() for offer in itertools.islice(offers, OFFERS_MAX)],
-            "contract_ttl_s": int(self.settings.contract_ttl_s),
-        }
+        domains = [self._standing.domain]
+        return offers_document(self.wallet.name, domains, offers, self.settings.contract_ttl_s)
 
     def receipt(self, payer: str | None, jti: str) -> Steps[Answer]:
         """What stands at ``/.well-known/tokenmesh/receipts/{jti}``: the receipt, with the transaction once
@@ -102,14 +97,17 @@ class Provider:
             yield from self.check_further(call)
         return call
 
-    def check_at_once(self, request: Request, terms: Terms) -> Call | None:
+    def check_at_once(
+        self, request: Request, terms: Terms, signed: Signed[Contract] | None = None
+    ) -> Call | None:
         """The part of :meth:`check` that waits for nothing, which is all of it for what is known to be good:
-        then ``checked`` is set."""
+        then ``checked`` is set. ``signed`` is the request's contract, if it was read already."""
         price = terms.price(request)
         if price.needed == 0:
             return None
-        signed = read(request, terms, price)
-        call = Call(signed, request, terms, price)
+        if signed is None:
+            signed = read(request, terms, price)
+        call = Call(signed, request, terms, price, self)
         if checks.plainly_meant(signed.body, request, terms, price):
             funds = self._standing.at_once(signed)
             if funds is not None:
