@@ -136,6 +136,9 @@ def _compare(
         answer = replay(stub, transaction.payload)
     except ContractError as error:
         return [Found("outcome", f"the rules refuse it: {error}")]
+    except Exception as error:
+        # Whatever a state that no rules have written leads to is a finding, never a crash.
+        return [Found("outcome", f"it cannot be replayed: {error!r}")]
     found = []
     if transaction.status != OK or transaction.payload != answer:
         found.append(Found("outcome", _difference(transaction.payload, answer)))

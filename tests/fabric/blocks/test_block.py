@@ -1,0 +1,49 @@
+"""A block's header in DER and its hash, for numbers and contents that no test network reaches."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+import pytest
+
+from tokenmesh.fabric.blocks.block import Block, header_bytes, read_block
+from tokenmesh.fabric.errors import BlockError
+
+
+@pytest.mark.parametrize(
+    ("number", "integer"),
+    [
+        (0, "020100"),
+        (127, "02017f"),
+        (128, "02020080"),  # the highest bit set: a zero before it, for DER's integers have a sign
+        (255, "020200ff"),
+        (256, "02020100"),
+        (2**63, "0209008000000000000000"),
+        (2**64 - 1, "020900ffffffffffffffff"),
+    ],
+)
+def test_numbers_are_der_integers(number: int, integer: str) -> None:
+    content = bytes.fromhex(integer) + bytes.fromhex("0400") + bytes.fromhex("040161")
+    assert header_bytes(number, b"", b"a") == bytes((0x30, len(content))) + content
+
+
+def test_long_contents_have_long_lengths() -> None:
+    """From 128 bytes on the length has a length of its own."""
+    octets = header_bytes(1, bytes(128), bytes(300))
+    assert octets[:3] == bytes.fromhex("3082") + octets[2:3]
+    assert bytes.fromhex("048180") + bytes(128) + bytes.fromhex("0482012c") in octets
+
+
+@pytest.mark.parametrize("number", [-1, 2**64])
+def test_a_number_that_no_block_can_have(number: int) -> None:
+    with pytest.raises(BlockError):
+        header_bytes(number, b"", b"")
+
+
+def test_a_block_is_read_as_it_was_written() -> None:
+    """And what it lacks is empty: metadata of a block that no peer has committed, say."""
+    block = Block(7, bytes(32), sha256(b"ab").digest(), (b"a", b"b"), (b"m",))
+    assert read_block(block.to_bytes()) == block
+    assert block.data_is_whole
+    assert block.codes == b""
+    assert not Block(7, b"", b"", (b"a",), ()).data_is_whole
