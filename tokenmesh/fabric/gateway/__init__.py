@@ -27,6 +27,7 @@ from tokenmesh.fabric.gateway.aio import (
 )
 from tokenmesh.fabric.gateway.checkpoint import Checkpoint, FileCheckpointer, InMemoryCheckpointer
 from tokenmesh.fabric.gateway.events import ChaincodeEvent
+from tokenmesh.fabric.gateway.failover import connect_any
 from tokenmesh.fabric.gateway.flows import Status
 from tokenmesh.fabric.gateway.identity import (
     AsyncSigner,
@@ -93,6 +94,7 @@ __all__ = [
     "Tls",
     "Transaction",
     "connect",
+    "connect_any",
     "connect_async",
     "connect_profile",
     "connect_profile_async",

@@ -25,12 +25,12 @@ from tokenmesh.fabric.gateway import (
     Identity,
     Signer,
     Tls,
+    connect_any,
     hash_none,
     hash_sha256,
     read_identity,
     read_signer,
 )
-from tokenmesh.fabric.gateway.failover import connect_any
 from tokenmesh.fabric.profile import IdentityFiles, Organisation, Profile
 from tokenmesh.fabric.signing import low_s
 from tokenmesh_chaincode.documents import Signer as WalletSigner
