@@ -163,8 +163,8 @@ class Domain:
 class Opening:
     """Opens the provider of a domain in the background, so that requests for other domains do not wait.
 
-    Called, it gives the domain's id and its provider, or raises why they are not there (yet). What could not
-    be opened is tried again by a later call, at the earliest after ``AGAIN_S``.
+    Called, it gives the domain's id and its provider, or the error for which they are not there (yet). What
+    could not be opened is tried again by a later call, at the earliest after ``AGAIN_S``.
     """
 
     def __init__(self, domain: Domain, clock: Callable[[], float] = time.monotonic) -> None:
@@ -175,12 +175,13 @@ class Opening:
         self._said = ""
         self._attempt: Future[tuple[str, Provider]] | None = None
 
-    def __call__(self) -> tuple[str, Provider]:
+    def __call__(self) -> tuple[str, Provider] | BaseException:
         attempt = self.begin()
         if not attempt.done():
             where = without_secrets(self._domain.settings.ledger)
-            raise LedgerUnavailable(f"the ledger {where} is being opened and has not answered yet")
-        return attempt.result()
+            return LedgerUnavailable(f"the ledger {where} is being opened and has not answered yet")
+        # Given and not raised: an error that is raised for every request would grow with each of them.
+        return attempt.exception() or attempt.result()
 
     def begin(self) -> Future[tuple[str, Provider]]:
         """The attempt that is under way or has succeeded, or failed a moment ago; else a new one."""

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 from tokenmesh.config import Settings
-from tokenmesh.errors import TokenmeshError
 from tokenmesh.provider.call import Call, parse
 from tokenmesh.provider.offers import Offer, offers_document
 from tokenmesh.provider.problems import Answer, Problem, Refused
@@ -19,8 +18,8 @@ from tokenmesh.provider.terms import Request, Terms
 from tokenmesh.steps import Steps
 from tokenmesh_chaincode.documents import Contract, DocumentError, Signed
 
-Opening: TypeAlias = Callable[[], tuple[str, Provider]]
-"""Gives a domain's id and its provider at once, or raises why they are not there (yet)."""
+Opening: TypeAlias = Callable[[], tuple[str, Provider] | BaseException]
+"""Gives a domain's id and its provider at once, or the error for which they are not there (yet)."""
 
 
 class Providers:
@@ -32,7 +31,7 @@ class Providers:
         self._openings = list(openings)
         self._open: dict[Opening, tuple[str, Provider]] = {}
         self._by_domain: dict[str, Provider] = {}
-        self._failure: TokenmeshError | None = None
+        self._failure: BaseException | None = None
         self._look()
 
     # Offers and receipts, as anyone may read them
@@ -81,10 +80,11 @@ class Providers:
         failure = None
         for opening in self._openings:
             if opening not in self._open:
-                try:
-                    self._open[opening] = opening()
-                except TokenmeshError as error:
-                    failure = failure or error
+                opened = opening()
+                if isinstance(opened, BaseException):
+                    failure = failure or opened
+                else:
+                    self._open[opening] = opened
         found: dict[str, Provider] = {}
         for opening in self._openings:
             if opening in self._open:
