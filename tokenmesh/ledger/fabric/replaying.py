@@ -19,7 +19,7 @@ from tokenmesh.ledger.settled import settled_of
 from tokenmesh.ledger.worth import movement
 from tokenmesh_chaincode.contract import ContractError, replay
 from tokenmesh_chaincode.contract.batch import COLLECTION
-from tokenmesh_chaincode.documents import Contract, DocumentError, parse_operation
+from tokenmesh_chaincode.documents import Contract, DocumentError, Verifier, parse_operation
 from tokenmesh_chaincode.documents.jws import decode_segment
 from tokenmesh_chaincode.rules import Outcome
 from tokenmesh_chaincode.shim import ClientIdentity
@@ -103,10 +103,14 @@ class RecordedChanges:
 
 
 def replayed(
-    envelope: Envelope, transaction: Transaction, state: ChannelState, chaincode: str
+    envelope: Envelope,
+    transaction: Transaction,
+    state: ChannelState,
+    chaincode: str,
+    verify_many: Verifier,
 ) -> Replayed | None:
     """Run a valid transaction again, before its writes are in ``state``; None if it has nothing to do with
-    the ledger that ``chaincode`` keeps."""
+    the ledger that ``chaincode`` keeps. ``verify_many`` checks documents' signatures."""
     own = next((one for one in transaction.namespaces if one.name == chaincode), None)
     written = {} if own is None else {write.key: write.value for write in own.writes}
     if transaction.chaincode != chaincode:
@@ -117,7 +121,7 @@ def replayed(
     function = transaction.arguments[:1]
     if function not in ((GENESIS,), (APPLY,)) and not written:
         return None
-    found = _compare(envelope, transaction, state, own, written)
+    found = _compare(RecordedStub(envelope, transaction, state), transaction, own, written, verify_many)
     settled, private = _carried(envelope.tx_id, transaction) if function == (APPLY,) else ([], [])
     found += _check_private(own, private)
     found += _conservation(state, chaincode, written)
@@ -125,15 +129,14 @@ def replayed(
 
 
 def _compare(
-    envelope: Envelope,
+    stub: RecordedStub,
     transaction: Transaction,
-    state: ChannelState,
     own: Namespace | None,
     written: Mapping[bytes, bytes | None],
+    verify_many: Verifier,
 ) -> list[Found]:
-    stub = RecordedStub(envelope, transaction, state)
     try:
-        answer = replay(stub, transaction.payload)
+        answer = replay(stub, transaction.payload, verify_many=verify_many)
     except ContractError as error:
         return [Found("outcome", f"the rules refuse it: {error}")]
     except Exception as error:

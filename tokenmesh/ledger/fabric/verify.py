@@ -28,6 +28,7 @@ from tokenmesh.fabric.gateway import Gateway, Network
 from tokenmesh.ledger.fabric.replaying import replayed
 from tokenmesh.ledger.findings import Enough, Finding, Findings, Report
 from tokenmesh.ledger.settled import SettledOnce
+from tokenmesh_chaincode.verifiers import Verifiers
 
 __all__ = ["Finding", "Report", "Verified", "verify_blocks", "verify_fabric"]
 
@@ -103,6 +104,7 @@ class _Verification:
         self.height = height
         self.genesis = genesis
         self.findings = Findings()
+        self.verifiers = Verifiers()
         self.blocks = 0
         self.transactions = 0
         self.private = 0
@@ -121,6 +123,7 @@ class _Verification:
             suppress(Enough),
             tempfile.TemporaryDirectory(prefix="tokenmesh-verify-") as directory,
             closing(ChannelState(Path(directory) / "state.db", self._keeps)) as state,
+            closing(self.verifiers),
         ):
             try:
                 self._run(blocks, witnesses, state)
@@ -164,7 +167,7 @@ class _Verification:
     def _replay(self, judged: Judged, state: ChannelState, settled: SettledOnce) -> None:
         if not judged.is_valid or judged.envelope is None or judged.transaction is None:
             return
-        one = replayed(judged.envelope, judged.transaction, state, self.chaincode)
+        one = replayed(judged.envelope, judged.transaction, state, self.chaincode, self.verifiers)
         if one is None:
             return
         block = judged.version.block
