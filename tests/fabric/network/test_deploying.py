@@ -217,6 +217,18 @@ def test_an_upgrade_that_was_killed_is_finished_by_up(served: Network, stage: st
         kv.submit_transaction("put", "stage", stage)
 
 
+def test_an_upgrade_that_cannot_be_served_gives_way_to_one_that_can(served: Network) -> None:
+    """The version before goes on meanwhile; the one that failed can be done again with another command."""
+    served.upgrade("kv", version="5", environ=environ("5"))
+    with pytest.raises(NetworkError, match=r"chaincode\.kv\.\w+\.next ended before answering"):
+        served.upgrade("kv", version="6", command=[sys.executable, "-c", "raise SystemExit(1)"])
+    with contract(served) as kv:
+        assert kv.evaluate_transaction("version") == b"5"
+        served.upgrade("kv", version="6", command=COMMAND, environ=environ("6"))
+        assert kv.evaluate_transaction("version") == b"6"
+    assert states(served) == dict.fromkeys(SERVICES, "running")
+
+
 def test_services_stay_behind_the_base_port(home: Path) -> None:
     """With a base port, the services' ports follow the network's own."""
     network = Network(home, base_port=2_000 + 40 * 81)

@@ -64,10 +64,18 @@ class Deployment:
         has left cannot be told for sure.
         """
         for follower in [one for one in self._plan.chaincodes if one.following]:
-            before = next(one for one in self._plan.chaincodes if one.name == follower.name)
+            before = self._plan.in_force(follower.name)
             self._stop([*before.services, *follower.services])
             self._start(before.services)
             self._overtake(before, follower)
+
+    def give_up(self, name: str) -> None:
+        """Forget a version that is on its way and did not come into force; what was before it goes on."""
+        for follower in [one for one in self._plan.chaincodes if one.following and one.name == name]:
+            before = self._plan.in_force(name)
+            self._stop([*before.services, *follower.services])
+            self._keep(self._plan.without_chaincode(name, following=True))
+            self._start(before.services)
 
     def remove(self, name: str) -> None:
         """End a chaincode's services and forget them. What is on the channels stays there."""

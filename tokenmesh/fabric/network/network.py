@@ -121,8 +121,8 @@ class Network:
             progress("Waiting until orderers and peers have found each other", 0.8)
             bringup.await_work()
             write_profile(self.layout, plan)
-            Deployment(self.layout, plan, tools, self._environ).take_up()
             logs.keep_short(self.layout)
+            Deployment(self.layout, plan, tools, self._environ).take_up()
             progress("The network is up", 1.0)
         return self.profile
 
@@ -246,6 +246,7 @@ class Network:
         :meth:`upgrade`.
         """
         with self._locked():
+            self._deployment(self.plan).give_up(name)
             plan = self.plan
             asked = Chaincode(
                 name,
@@ -279,14 +280,14 @@ class Network:
         """Agree on a new definition of a chaincode while it is in use. What is left out stays as it is.
 
         A new version has services of its own: they run beside those there are until it is in force on every
-        channel. With the version that there is, only the definition changes.
+        channel. With the version that there is, only the definition changes. If it fails, the version before
+        goes on; do it again, or with another command.
         """
         with self._locked():
-            self._deployment(self.plan).take_up()
+            # One that broke off, perhaps because its command does not serve, gives way to this one.
+            self._deployment(self.plan).give_up(name)
             plan = self.plan
-            before = plan.chaincode(name)
-            if before is None:
-                raise NetworkError(f"chaincode {name} is not deployed yet: `Network.deploy` does that")
+            before = plan.in_force(name)
             given = {
                 "command": tuple(command) if command is not None else None,
                 "channels": tuple(channels) if channels is not None else None,

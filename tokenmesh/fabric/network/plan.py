@@ -269,6 +269,13 @@ class Plan:
                 return one
         return None
 
+    def in_force(self, name: str) -> Chaincode:
+        """A chaincode that is deployed, as it is before a version that may be on its way."""
+        found = self.chaincode(name)
+        if found is None:
+            raise NetworkError(f"chaincode {name} is not deployed yet: `Network.deploy` does that")
+        return found
+
     def served(self, service: Node) -> Chaincode:
         """The chaincode that a service is for."""
         return next(one for one in self.chaincodes if service in one.services)
