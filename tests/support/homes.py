@@ -119,6 +119,16 @@ class Supervised:
     def wait_until_listening(self, port: int) -> None:
         wait_until_listening(port, self._process, self._log)
 
+    def kill(self) -> None:
+        """Kill it, and everything it started, as a crash would; it is started again."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+
+    def finish(self, seconds: float) -> None:
+        """Wait until it has ended by itself, and well; it is not started again."""
+        self._stopping.set()
+        self._thread.join(seconds)
+        assert self._process.poll() == 0, self._log.read_text()[-4000:]
+
     def stop(self, how: int = signal.SIGTERM) -> None:
         """End it, and everything it started."""
         self._stopping.set()
