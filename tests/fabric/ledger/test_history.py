@@ -217,3 +217,12 @@ def test_refused_batches_are_not_in_it(gateway: Gateway, domain: Domain) -> None
         found = past.transactions(after=before)
     assert [one.tx_id for one in found] == [result.tx_id]
     assert [one.document for one in found[0].operations] == [new]
+
+
+def test_channels_of_one_name_on_two_networks_have_an_index_each(tmp_path: Path) -> None:
+    """A service may be in two domains whose channels have one name; one profile always leads to one index."""
+    paths = [
+        history_path(tmp_path, "mesh", "tokenmesh", tmp_path / network / "profile.yaml")
+        for network in ("a", "b", "a")
+    ]
+    assert paths[0] == paths[2] != paths[1]

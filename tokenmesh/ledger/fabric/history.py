@@ -13,6 +13,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -37,9 +38,13 @@ TRIES_MAX = 3
 T = TypeVar("T")
 
 
-def history_path(home: Path, channel: str, chaincode: str) -> Path:
-    """Where the index of a ledger lies under ``home``."""
-    return home / "fabric" / f"history-{_plain(channel)}-{_plain(chaincode)}.db"
+def history_path(home: Path, channel: str, chaincode: str, profile: Path | None = None) -> Path:
+    """Where the index of a ledger lies under ``home``.
+
+    ``profile`` tells networks apart: a service may use two of them, whose channels have one name.
+    """
+    network = "" if profile is None else "-" + sha256(bytes(profile.absolute())).hexdigest()[:8]
+    return home / "fabric" / f"history-{_plain(channel)}-{_plain(chaincode)}{network}.db"
 
 
 class History:

@@ -65,7 +65,7 @@ def open_fabric(url: str, signer: Signer | None, settings: Settings | None = Non
 
     ``&organisation=`` and ``&identity=`` choose who of the profile's identities carries operations there.
     """
-    gateway, channel, _ = connect_place(read_url(url), signer)
+    gateway, channel, profile = connect_place(read_url(url), signer)
     options: dict[str, Any] = {"reading": signer is None, "wallet": signer.name if signer else None}
     if settings is not None:
         options |= {
@@ -77,7 +77,7 @@ def open_fabric(url: str, signer: Signer | None, settings: Settings | None = Non
                 gateway,
                 channel.name,
                 channel.chaincode,
-                history_path(settings.home, channel.name, channel.chaincode),
+                history_path(settings.home, channel.name, channel.chaincode, profile.path),
             ),
         }
     try:
