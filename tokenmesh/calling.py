@@ -79,14 +79,16 @@ class Options(NamedTuple):
     retry: Policy | tenacity.BaseRetrying | None
     timeout: Any
     url: str | None
+    private: bool
 
     @property
     def key(self) -> tuple[Any, ...]:
-        return (*self[:3], id(self.retry), repr(self.timeout), self.url)
+        return (*self[:3], id(self.retry), repr(self.timeout), self.url, self.private)
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of ``mesh.client``."""
-        given = {"max_tokens": self.max_tokens, "via": self.via, "retry": self.retry, "url": self.url}
+        given: dict[str, Any] = {"max_tokens": self.max_tokens, "via": self.via, "retry": self.retry}
+        given |= {"url": self.url, "private": self.private}
         if self.timeout is not None:
             given["timeout"] = self.timeout
         return given
@@ -99,6 +101,7 @@ def calls(
     via: Literal["allowance", "hold"] | None = None,
     retry: Policy | tenacity.BaseRetrying | None = None,
     timeout: Any = None,
+    private: bool = False,
     mesh: Mesh | None = None,
     url: str | None = None,
 ) -> Decorator:
@@ -116,13 +119,15 @@ def calls(
     ``max_tokens``: the most that one call may cost. ``via``: pay by ``"allowance"`` or ``"hold"`` where the
     offer leaves it open. ``retry``: a tenacity policy or a :class:`tokenmesh.retry.Policy`; left out, tries
     are bounded in number and time, with jitter, and repeat only what is safe. ``timeout``: of one try, as
-    httpx takes it. ``mesh``: who pays; left out, the service of the environment (``TOKENMESH_SERVICE``).
-    ``url``: where the service is; left out, ``TOKENMESH_URL_…``, else what its wallet says on the ledger.
+    httpx takes it. ``private``: keep what is paid for between payer, payee and those who endorse, even where
+    the offer does not ask for it. ``mesh``: who pays; left out, the service of the environment
+    (``TOKENMESH_SERVICE``). ``url``: where the service is; left out, ``TOKENMESH_URL_…``, else what its
+    wallet says on the ledger.
 
     The client's requests raise :class:`tokenmesh.errors.CallError`: ``NotSpent``, ``Spent`` or
     ``OutcomeUnknown``.
     """
-    options = Options(service, max_tokens, via, retry, timeout, url)
+    options = Options(service, max_tokens, via, retry, timeout, url, private)
 
     def decorate(function: Callable[..., Any]) -> Any:
         return CallingFunction(function, _wrapper(function, options, mesh))

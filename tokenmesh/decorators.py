@@ -31,7 +31,7 @@ from tokenmesh.steps import arun, run
 from tokenmesh_chaincode.documents import Contract
 
 if TYPE_CHECKING:
-    from tokenmesh.provider import Provider
+    from tokenmesh.provider import AnyProvider
 
 __all__ = ["Handler", "HasProvider", "calls", "charge", "current_contract", "priced"]
 
@@ -44,7 +44,7 @@ class HasProvider(Protocol):
     """What ``mesh=`` must be: a :class:`tokenmesh.Mesh`, or anything with its ``provider``."""
 
     @property
-    def provider(self) -> Provider: ...
+    def provider(self) -> AnyProvider: ...
 
 
 class Handler:
@@ -56,7 +56,7 @@ class Handler:
         self.mesh = mesh
         self.served = False
 
-    def provider(self) -> Provider:
+    def provider(self) -> AnyProvider:
         """The provider of its mesh, opened now if it must be; ``Answered`` (503) if it cannot be now."""
         try:
             if self.mesh is not None:
@@ -78,6 +78,7 @@ def priced(
     via: Via = "allowance",
     fulfilled_when: Callable[[Any], object] | None = None,
     exempt_when: Callable[[Request], object] | None = None,
+    private: bool = False,
     mesh: HasProvider | None = None,
 ) -> Callable[[F], F]:
     """Make a handler cost tokens. Stands directly above it, below the route's decorator::
@@ -91,13 +92,14 @@ def priced(
     handler says nothing. ``operation``: its name in offers, contracts and policy, instead of method and path.
     ``via="hold"``: each call is paid by a hold of its own; an allowance is not accepted.
     ``fulfilled_when``: given the framework's response, whether the work counts as done; a status of 400 and
-    over never does. ``exempt_when``: given the request, whether it is free. ``mesh``: whose wallet earns;
-    left out, that of the environment (``TOKENMESH_SERVICE``).
+    over never does. ``exempt_when``: given the request, whether it is free. ``private``: its contracts
+    say in public who pays how much, and not for what. ``mesh``: whose wallet earns; left out, that of the
+    environment (``TOKENMESH_SERVICE``).
 
     Sync and async functions, generators, methods, and the functions of class-based views. Raises
     :class:`ServingError` for terms that cannot be right, and for a function that is a route already.
     """
-    terms = Terms(tokens, up_to, operation, via, fulfilled_when, exempt_when).check()
+    terms = Terms(tokens, up_to, operation, via, fulfilled_when, exempt_when, private).check()
     _activate()
     since = VIEWS.now()
 

@@ -79,6 +79,20 @@ class TestCertificates:
         assert refused(payee.provider, documents.sign(contract(payee), old)) == "certificate_ended"
         assert take(payee.provider, documents.sign(contract(payee), new))
 
+    def test_a_revoked_certificate_pays_for_nothing_more(self, payee: Payee) -> None:
+        """Within what policy allows for the news to travel; also what was signed before, and came later."""
+        domain = payee.domain
+        old = domain[PAYER]
+        assert take(payee.provider, payee.sign(contract(payee)))
+        before = documents.sign(contract(payee), old)
+        new = domain.wallets.new(PAYER)
+        domain.do(old, "rotate", {"name": PAYER, "cert": new.certificate_pem})
+        domain.do("governance", "revoke", {"name": PAYER, "x5t": old.x5t})
+        payee.clock.forward(5)
+        assert refused(payee.provider, before) == "certificate_revoked"
+        assert refused(payee.provider, documents.sign(contract(payee), old)) == "certificate_revoked"
+        assert take(payee.provider, documents.sign(contract(payee), new))
+
     def test_a_payee_that_is_frozen_takes_nothing(self, payee: Payee) -> None:
         """It could not settle what it works for."""
         payee.domain.do("governance", "freeze", {"name": PAYEE})

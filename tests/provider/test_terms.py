@@ -30,6 +30,7 @@ def request(**params: Any) -> Request:
         ({"tokens": 5, "via": "credit"}, "'allowance' or 'hold'"),
         ({"tokens": 5, "fulfilled_when": 1}, "is a function"),
         ({"tokens": 5, "exempt_when": True}, "is a function"),
+        ({"tokens": 5, "private": 1}, "private is True or False"),
         ({"tokens": 5, "operation": "a\nb"}, "printable"),
         ({"tokens": 5, "operation": ""}, "printable"),
         ({"tokens": 5, "operation": "x" * 257}, "printable"),
@@ -79,6 +80,7 @@ def test_a_price_above_up_to() -> None:
         (Terms(5, 50), {"operation": "GET /x", "up_to": 50, "via": "allowance"}),
         (Terms(lambda _: 1), {"operation": "GET /x", "tokens": None, "via": "allowance"}),
         (Terms(5, operation="naming"), {"operation": "naming", "tokens": 5, "via": "allowance"}),
+        (Terms(5, private=True), {"operation": "GET /x", "tokens": 5, "via": "allowance", "private": True}),
     ],
 )
 def test_what_is_offered(terms: Terms, said: dict[str, Any]) -> None:

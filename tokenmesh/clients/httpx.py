@@ -42,22 +42,25 @@ def client(
     max_tokens: int | None = None,
     via: Via | None = None,
     retry: Retry | None = None,
+    private: bool = False,
     library: Library | None = None,
     **options: Any,
 ) -> httpx.Client:
     """An ``httpx.Client`` for ``service``.
 
     ``max_tokens``: the most that one call may cost. ``via``: pay by ``"allowance"`` or ``"hold"`` where the
-    offer leaves it open. ``retry``: a tenacity policy or a :class:`tokenmesh.retry.Policy`. ``library``:
-    ``"httpx2"`` for a client of that library, which a transport of its own implies. ``url``: where the
-    service is, else ``TOKENMESH_URL_…``, else its wallet's url. All other ``options`` are the library's.
+    offer leaves it open. ``retry``: a tenacity policy or a :class:`tokenmesh.retry.Policy`. ``private``:
+    let the ledger's readers see who pays how much, and not for what, even if the offer does not ask for it.
+    ``library``: ``"httpx2"`` for a client of that library, which a transport of its own implies. ``url``:
+    where the service is, else ``TOKENMESH_URL_…``, else its wallet's url. All other ``options`` are the
+    library's.
 
     Requests take ``idempotency_key="order-17"``: the same key is the same contract, also after a restart.
     ``response.extensions["tokenmesh"]`` is the :class:`tokenmesh.consumer.CallInfo`. Raises
     :class:`ConfigError`, :class:`Unreachable`; requests raise :class:`CallError`.
     """
     name = _library(library, options.get("transport"))
-    link = _link(mesh, service, name, options, url, max_tokens, via, retry)
+    link = _link(mesh, service, name, options, url, max_tokens, via, retry, private)
     made: httpx.Client = _classes(name)[0](link, **options)
     return made
 
@@ -70,12 +73,13 @@ def async_client(
     max_tokens: int | None = None,
     via: Via | None = None,
     retry: Retry | None = None,
+    private: bool = False,
     library: Library | None = None,
     **options: Any,
 ) -> httpx.AsyncClient:
     """An ``httpx.AsyncClient`` for ``service``; see :func:`client`."""
     name = _library(library, options.get("transport"))
-    link = _link(mesh, service, name, options, url, max_tokens, via, retry)
+    link = _link(mesh, service, name, options, url, max_tokens, via, retry, private)
     made: httpx.AsyncClient = _classes(name)[1](link, **options)
     return made
 
@@ -89,11 +93,12 @@ def _link(
     max_tokens: int | None,
     via: Via | None,
     retry: Retry | None,
+    private: bool,
 ) -> Link:
     """What the client shares with its requests; ``options`` get what the library should be told."""
     if "base_url" in options:
         raise ConfigError("give url='http://...' rather than base_url: contracts go to that service only")
-    call = call_options(mesh, service, url, max_tokens, via, retry)
+    call = call_options(mesh, service, url, max_tokens, via, retry, private)
     options["base_url"] = call.url
     options.setdefault("timeout", mesh.settings.timeout_s)
     if "cert" not in options and "transport" not in options and options.get("trust_env", True):

@@ -131,6 +131,7 @@ def auth(
     max_tokens: int | None = None,
     via: Via | None = None,
     retry: Retry | None = None,
+    private: bool = False,
     library: Literal["httpx", "httpx2"] = "httpx",
 ) -> httpx.Auth:
     """An ``httpx.Auth`` that signs and pays requests to ``service``: see :class:`PayingAuth` for what it can
@@ -141,7 +142,7 @@ def auth(
     """
     if library not in ("httpx", "httpx2"):
         raise ConfigError(f"library is {library!r}: it must be httpx or httpx2")
-    options = call_options(mesh, service, url or "http://request.invalid", max_tokens, via, retry)
+    options = call_options(mesh, service, url or "http://request.invalid", max_tokens, via, retry, private)
     made: Any = _class(library)()
     made.link = Link(import_module(library), mesh.domain(service).consumer, service, options)
     made.url = options.url if url else None

@@ -22,7 +22,13 @@ Retry = Policy | tenacity.BaseRetrying
 
 
 def call_options(
-    mesh: Mesh, service: str, url: str | None, max_tokens: int | None, via: Via | None, retry: Retry | None
+    mesh: Mesh,
+    service: str,
+    url: str | None,
+    max_tokens: int | None,
+    via: Via | None,
+    retry: Retry | None,
+    private: bool,
 ) -> CallOptions:
     """The options of a client for ``service``, checked.
 
@@ -33,7 +39,8 @@ def call_options(
     if via not in (None, "allowance", "hold"):
         raise ConfigError(f"via is {via!r}: it must be 'allowance' or 'hold'")
     policy = None if retry is None else policy_of(retry, Policy())
-    return CallOptions(run(mesh.domain(service).consumer.url_of(service, url)), max_tokens, via, policy)
+    found = run(mesh.domain(service).consumer.url_of(service, url))
+    return CallOptions(found, max_tokens, via, policy, bool(private))
 
 
 def belongs(url: str, base: str) -> bool:

@@ -56,6 +56,7 @@ def session(
     max_tokens: int | None = None,
     via: Via | None = None,
     retry: Retry | None = None,
+    private: bool = False,
     timeout: float | None = None,
     adapter: dict[str, Any] | None = None,
 ) -> requests.Session:
@@ -67,7 +68,7 @@ def session(
     Requests take ``idempotency_key="order-17"``; ``response.tokenmesh`` is the
     :class:`tokenmesh.consumer.CallInfo`.
     """
-    options = call_options(mesh, service, url, max_tokens, via, retry)
+    options = call_options(mesh, service, url, max_tokens, via, retry, private)
     made = BoundSession(options.url)
     paying = PayingAdapter(
         mesh.domain(service).consumer, service, options, timeout or mesh.settings.timeout_s, **(adapter or {})

@@ -40,8 +40,10 @@ RECEIPT_WAIT_S = 0.05
 """A streamed response's receipt is asked for so often, with waits that double from this one."""
 
 _CLOCK = frozenset({"expired", "not_yet_valid"})
-_CERTIFICATE = frozenset({"certificate_unknown", "certificate_ended"})
-_PRICE = frozenset({"contract_required", "too_few_tokens", "other_operation", "hold_required"})
+_CERTIFICATE = frozenset({"certificate_unknown", "certificate_ended", "certificate_revoked"})
+_PRICE = frozenset(
+    {"contract_required", "too_few_tokens", "other_operation", "hold_required", "private_required"}
+)
 _BEHIND = frozenset({"allowance_unknown", "hold_unknown"})
 _ASIDE = frozenset({"response_not_kept", "contract_void"})
 """Problems whose receipt is for another response than the one it comes with."""

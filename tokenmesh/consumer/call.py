@@ -220,7 +220,7 @@ class Call:
             ticket.seq,
             _traceparent(),
         )
-        self.text = consumer.sign(self.contract)
+        self.text = consumer.sign(self.contract, private=offer.private or self.options.private)
 
     def _know_payee(self) -> Steps[None]:
         """Have the payee's certificate at hand before anything is spent: its receipt is checked with it."""

@@ -57,6 +57,7 @@ class Consumer:
         monotonic: Callable[[], float] = time.monotonic,
         chance: random.Random | None = None,
         ids: Callable[[], str] = documents.new_id,
+        salts: Callable[[], str] = documents.new_salt,
     ) -> None:
         self.settings = settings or Settings()
         self.payer = wallet.name
@@ -68,6 +69,7 @@ class Consumer:
         self.receipts = ReceiptChecker(wallet.name, ledger, self.settings, clock)
         self.answers = Answers(treasury, self.receipts, clock)
         self._wallet = wallet
+        self._salts = salts
         self._ledger = ledger
         self._monotonic = monotonic
         self._lock = threading.Lock()
@@ -126,10 +128,13 @@ class Consumer:
             service=service,
         ) from cause
 
-    def sign(self, contract: Contract) -> str:
-        """The contract, signed with the wallet's newest key."""
+    def sign(self, contract: Contract, *, private: bool = False) -> str:
+        """The contract, signed with the wallet's newest key; a ``private`` one with its disclosure."""
         self._wallet.reload()
-        return documents.sign(contract, self._wallet)
+        if not private:
+            return documents.sign(contract, self._wallet)
+        concealed, disclosure = documents.conceal(contract, self._salts())
+        return documents.present(documents.sign(concealed, self._wallet), disclosure)
 
     @property
     def ledger_url(self) -> str:

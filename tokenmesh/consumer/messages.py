@@ -73,13 +73,15 @@ class CallOptions(NamedTuple):
     """How a client calls one service.
 
     ``url``: where it is. ``max_tokens``: the most one call may cost. ``via``: how to pay, if the offer
-    leaves it open. ``retry``: when to try again, None for the consumer's own policy.
+    leaves it open. ``retry``: when to try again, None for the consumer's own policy. ``private``: say to
+    nobody but the payee what is paid for, whether it asks for that or not.
     """
 
     url: str
     max_tokens: int | None = None
     via: Literal["allowance", "hold"] | None = None
     retry: Policy | None = None
+    private: bool = False
 
 
 class Send(NamedTuple):

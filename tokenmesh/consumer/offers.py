@@ -23,13 +23,15 @@ _PART = re.compile(r"\{([^{}:/]*)(:path)?\}")
 
 
 class Offer(NamedTuple):
-    """What one operation costs. ``tokens`` is None if that depends on the request."""
+    """What one operation costs. ``tokens`` is None if that depends on the request. With ``private`` its
+    contracts have to be private."""
 
     operation: str
     method: str
     path: str
     tokens: int | None
     via: Literal["allowance", "hold"]
+    private: bool = False
 
 
 class Offers:
@@ -132,7 +134,7 @@ def _read(item: Any) -> Offer | None:
         return None
     if not (is_form("op", operation) and is_form("htm", method) and via in ("allowance", "hold")):
         return None
-    return Offer(operation, method, path, tokens, via)
+    return Offer(operation, method, path, tokens, via, item.get("private") is True)
 
 
 class Shelf:

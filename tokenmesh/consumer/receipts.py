@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from tokenmesh.config import Settings
 from tokenmesh.errors import LedgerError, ReceiptInvalid
-from tokenmesh.ledger.base import Ledger
+from tokenmesh.ledger.base import Certificate, Ledger
 from tokenmesh.steps import Steps, wait
 from tokenmesh_chaincode import documents
 from tokenmesh_chaincode.certificates import public_key
@@ -95,6 +95,10 @@ class _Wallet(NamedTuple):
     keys: dict[str, tuple[ec.EllipticCurvePublicKey, int | None]]
     asked_at: float
 
+    def is_good(self, now: float) -> bool:
+        """Whether it has a certificate that a receipt can be signed with."""
+        return any(until is None or now <= until for _, until in self.keys.values())
+
 
 class ReceiptChecker:
     """Checks receipts against the certificates that the ledger has for their payees."""
@@ -109,14 +113,15 @@ class ReceiptChecker:
         self._wallets: OrderedDict[str, _Wallet] = OrderedDict()
 
     def prepare(self, service: str) -> Steps[bool]:
-        """Have the payee's certificates at hand before anything is spent; False if there is no such wallet.
+        """Have the payee's certificates at hand before anything is spent; False if there is no such wallet,
+        or none of its certificates is good.
 
         Raises :class:`LedgerError`.
         """
         wallet = self._wallets.get(service)
-        if wallet is None or not wallet.keys:
+        if wallet is None or not wallet.is_good(self._clock()):
             wallet = yield from self._ask(service, None)
-        return wallet is not None and bool(wallet.keys)
+        return wallet is not None and wallet.is_good(self._clock())
 
     def check(
         self, text: str, expected: Expected, *, status: int | None, digests: Digests | None
@@ -172,7 +177,7 @@ class ReceiptChecker:
             _invalid(expected, f"it is signed with a certificate that the ledger does not have for {service}")
         key, until = wallet.keys[x5t]
         if until is not None and signed.body.iat > until:
-            _invalid(expected, "it is signed with a certificate that had ended by then")
+            _invalid(expected, "it is signed with a certificate that had ended, or was revoked, by then")
         return key
 
     def _ask(self, service: str, known: _Wallet | None) -> Steps[_Wallet | None]:
@@ -185,11 +190,17 @@ class ReceiptChecker:
             return known  # better an older answer than none: a certificate rarely changes
         keys = {}
         if record is not None:
-            keys = {each.x5t: (public_key(each.pem), each.until) for each in record.certificates}
+            keys = {each.x5t: (public_key(each.pem), _end(each)) for each in record.certificates}
         wallet = self._wallets[service] = _Wallet(keys, now)
         while len(self._wallets) > self._settings.wallet_cache_max:
             self._wallets.popitem(last=False)
         return wallet
+
+
+def _end(certificate: Certificate) -> int | None:
+    """The last second at which a receipt may have been signed with it."""
+    ends = [moment for moment in (certificate.until, certificate.revoked_at) if moment is not None]
+    return min(ends, default=None)
 
 
 def _invalid(expected: Expected, why: str, cause: Exception | None = None) -> NoReturn:

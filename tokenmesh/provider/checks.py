@@ -32,11 +32,12 @@ class Fault(NamedTuple):
 
 
 class Key(NamedTuple):
-    """A certificate's key, good for contracts made from ``since`` until ``until``."""
+    """A certificate's key, good for contracts made from ``since`` until ``until``; if ``revoked`` for none."""
 
     key: EllipticCurvePublicKey
     since: int
     until: int | None
+    revoked: bool = False
 
 
 class Payer(NamedTuple):
@@ -50,7 +51,10 @@ class Payer(NamedTuple):
         """The payer that a wallet's record describes."""
         if record is None:
             return None
-        keys = {item.x5t: Key(public_key(item.pem), item.since, item.until) for item in record.certificates}
+        keys = {
+            item.x5t: Key(public_key(item.pem), item.since, item.until, item.revoked_at is not None)
+            for item in record.certificates
+        }
         return cls(keys, record.frozen_at)
 
 
@@ -72,6 +76,7 @@ def plainly_meant(contract: Contract, request: Request, terms: Terms, price: Pri
         and contract.op == request.operation
         and contract.tok >= price.needed
         and terms.via != "hold"
+        and (not terms.private or contract.sd is not None)
     )
 
 
@@ -88,6 +93,8 @@ def addressed(contract: Contract, header: Header, domain: str, payee: str) -> Fa
 
 def bound(contract: Contract, request: Request) -> Fault | None:
     """Made for this very request: method and target. The body's digest is compared once it has been read."""
+    if not contract.op:
+        return Fault("undisclosed", "It is private, and came without its disclosure.")
     if contract.htm != request.method:
         return Fault("other_request", f"It is for {contract.htm}, and this request is {request.method}.")
     if contract.htu not in (request.target, request.alias):
@@ -167,4 +174,6 @@ def offered(contract: Contract, terms: Terms, price: Price, request: Request) ->
         return Fault("too_few_tokens", f"It offers {contract.tok} tokens for what costs {price.needed}.")
     if terms.via == "hold" and contract.via != "hold":
         return Fault("hold_required", f"It is paid by an allowance, and {request.operation} wants a hold.")
+    if terms.private and contract.sd is None:
+        return Fault("private_required", f"It says for all to read that it is for {request.operation}.")
     return None

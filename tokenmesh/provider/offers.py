@@ -14,7 +14,8 @@ OFFERS_MAX = 10_000
 
 class Offer(NamedTuple):
     """What one operation costs. ``path`` is a template: ``{x}`` stands for one segment, ``{x:path}`` for any
-    number of them. Without ``up_to``, ``tokens`` is None when the price depends on the request."""
+    number of them. Without ``up_to``, ``tokens`` is None when the price depends on the request. With
+    ``private`` a contract for it has to be private."""
 
     operation: str
     method: str
@@ -22,12 +23,14 @@ class Offer(NamedTuple):
     tokens: int | None
     up_to: int | None
     via: Via
+    private: bool = False
 
     @classmethod
     def of(cls, terms: Terms, method: str, path: str) -> Offer:
         """The offer that ``terms`` make for one route."""
         tokens = terms.tokens if isinstance(terms.tokens, int) else None
-        return cls(terms.operation or f"{method} {path}", method, path, tokens, terms.up_to, terms.via)
+        operation = terms.operation or f"{method} {path}"
+        return cls(operation, method, path, tokens, terms.up_to, terms.via, terms.private)
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in ``offers``: ``up_to`` if there is one, else ``tokens``."""
@@ -38,6 +41,7 @@ class Offer(NamedTuple):
             "path": self.path,
             **price,
             "via": self.via,
+            **({"private": True} if self.private else {}),
         }
 
 

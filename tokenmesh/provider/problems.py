@@ -42,6 +42,16 @@ CATALOGUE: Mapping[str, tuple[int, str, str]] = {
     "missing_claim": (400, "The contract lacks a claim.", "Write all claims that the protocol asks for."),
     "duplicate_claim": (400, "The contract has a claim twice.", "Write every claim once."),
     "bad_claim": (400, "A claim of the contract cannot be right.", "Write it as the protocol says."),
+    "undisclosed": (
+        400,
+        "The contract is private, and its disclosure is not there.",
+        "Send it behind the contract, with a ~ between them.",
+    ),
+    "bad_disclosure": (
+        400,
+        "What came with the contract is not a disclosure of it.",
+        "Write it as the protocol says.",
+    ),
     "request_too_large": (400, "The request's body is too large for a priced operation.", "Send less."),
     # 401: a contract, but not a good one for this payee.
     "other_domain": (401, "The contract is for another ledger.", "Use a wallet of this payee's ledger."),
@@ -57,6 +67,11 @@ CATALOGUE: Mapping[str, tuple[int, str, str]] = {
         401,
         "The certificate that signed the contract has ended.",
         "Sign with the new one.",
+    ),
+    "certificate_revoked": (
+        401,
+        "The certificate that signed the contract was revoked.",
+        "Sign with another one.",
     ),
     "signature_invalid": (401, "The contract's signature does not hold.", _NEW),
     "expired": (401, "The contract has expired.", _NEW),
@@ -75,6 +90,11 @@ CATALOGUE: Mapping[str, tuple[int, str, str]] = {
         "Sign a contract for one of the offers.",
     ),
     "hold_required": (402, "This operation is paid by a hold.", "Place a hold and sign a contract for it."),
+    "private_required": (
+        402,
+        "This operation is paid by private contracts.",
+        "Make the contract private, as the offer says.",
+    ),
     "hold_unknown": (402, "The ledger has no hold for this contract.", "Place the hold, then call again."),
     "hold_ended": (402, "The hold cannot pay for this contract.", "Place a hold for a new contract."),
     "allowance_unknown": (402, "The ledger has no such allowance.", "Open an allowance, then call again."),

@@ -120,6 +120,8 @@ class Standing:
         key = payer.keys[x5t]
         if not documents.verify(signed, key.key):
             return Fault("signature_invalid", f"It was not made with the key of {contract.iss}.")
+        if key.revoked:
+            return Fault("certificate_revoked", f"Governance has revoked this certificate of {contract.iss}.")
         if key.until is not None and contract.iat > key.until:
             return Fault("certificate_ended", f"{contract.iss} had another certificate when it was signed.")
         return None
@@ -168,6 +170,8 @@ class Standing:
         if payer is MISSING or payer is None or header.x5t not in payer.keys:
             return
         key = payer.keys[header.x5t]
+        if key.revoked:
+            return
         if len(self._known) >= self._settings.wallet_cache_max:
             self._known.clear()
         self._known[header, contract.via, contract.op] = Known(

@@ -51,6 +51,7 @@ class Terms(NamedTuple):
     via: Via = "allowance"
     fulfilled_when: Callable[[Any], object] | None = None
     exempt_when: Callable[[Request], object] | None = None
+    private: bool = False
 
     def check(self) -> Terms:
         """Give these terms back if they can be right; :class:`ServingError` says what is wrong."""
@@ -70,6 +71,8 @@ class Terms(NamedTuple):
         for name, function in (("fulfilled_when", self.fulfilled_when), ("exempt_when", self.exempt_when)):
             if function is not None and not callable(function):
                 raise ServingError(f"priced({name}={function!r}): {name} is a function")
+        if not isinstance(self.private, bool):
+            raise ServingError(f"priced(private={self.private!r}): private is True or False")
         if self.operation is not None and not is_form("op", self.operation):
             raise ServingError(
                 f"priced(operation={self.operation!r}): an operation's name is printable text of at most "
