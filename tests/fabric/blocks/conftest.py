@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
 
 import pytest
 
@@ -12,7 +13,7 @@ from tokenmesh.fabric.gateway import Gateway, connect_profile
 from tokenmesh.fabric.gateway import Network as Channel
 from tokenmesh.fabric.lifecycle import Collection, Definition, deploy
 from tokenmesh.fabric.network import Network
-from tokenmesh.fabric.packages import package_service
+from tokenmesh.fabric.packages import Package, package_service
 from tokenmesh_chaincode.shim import Options, Server
 
 BOTH = "AND('GovernanceMSP.peer', 'ServicesMSP.peer')"
@@ -25,27 +26,40 @@ COLLECTIONS = (
 )
 
 
+class Served(NamedTuple):
+    """The chaincode, served in this process: ``define(name, policy)`` has all agree on a definition of it."""
+
+    gateway: Gateway
+    define: Callable[[str, str], None]
+
+
 @contextmanager
-def with_chaincode(network: Network) -> Iterator[Gateway]:
+def with_chaincode(network: Network) -> Iterator[Served]:
     """As governance's administrator, with the chaincode ``blocks`` deployed."""
-    server = Server(chaincode, Options())
-    package = package_service("blocks", server.listen())
-    server.start(package.package_id)
+    packages: dict[str, Package] = {}
     with ExitStack() as stack:
-        stack.callback(server.stop)
         gateways = [
             stack.enter_context(connect_profile(network.profile, organisation))
             for organisation in network.profile.organisations
         ]
-        definition = Definition("blocks", endorsement_policy=BOTH, collections=COLLECTIONS)
-        deploy(gateways, "mesh", definition, [package])
-        yield gateways[0]
+
+        def define(name: str, policy: str) -> None:
+            if name not in packages:
+                server = Server(chaincode, Options())
+                packages[name] = package_service(name, server.listen())
+                server.start(packages[name].package_id)
+                stack.callback(server.stop)
+            definition = Definition(name, endorsement_policy=policy, collections=COLLECTIONS)
+            deploy(gateways, "mesh", definition, [packages[name]])
+
+        define("blocks", BOTH)
+        yield Served(gateways[0], define)
 
 
 @pytest.fixture(scope="session")
 def gateway(network: Network) -> Iterator[Gateway]:
-    with with_chaincode(network) as gateway:
-        yield gateway
+    with with_chaincode(network) as served:
+        yield served.gateway
 
 
 @pytest.fixture

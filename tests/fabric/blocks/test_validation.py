@@ -22,7 +22,7 @@ from tokenmesh.fabric.errors import BlockError, CommitError
 from tokenmesh.fabric.gateway import NO_RETRY, Contract
 from tokenmesh.fabric.network import Network
 
-from .conftest import with_chaincode
+from .conftest import BOTH, GOVERNANCE, Served, with_chaincode
 
 
 def everything(network: Network, contract: Contract) -> None:
@@ -53,6 +53,18 @@ def everything(network: Network, contract: Contract) -> None:
     failing(contract)
     network.update_channel("mesh", partial(set_batch_timeout, "50ms"))
     do("work", "plain")
+
+
+def redefined(served: Served, contract: Contract) -> None:
+    """Another policy from some block on; and a chaincode that writes by way of another, by that one's too."""
+    one = {"endorsing_organizations": ["GovernanceMSP"], "retry": NO_RETRY}
+    contract.submit_transaction("work", "plain")
+    served.define("blocks", GOVERNANCE)
+    contract.submit("work", ["plain"], **one)
+    served.define("other", BOTH)
+    contract.submit("call", ["other", "", "put", "by-call", "1"], retry=NO_RETRY)
+    with pytest.raises(CommitError, match="ENDORSEMENT_POLICY_FAILURE"):
+        contract.submit("call", ["other", "", "put", "by-call", "1"], **one)
 
 
 def failing(contract: Contract) -> None:
@@ -90,9 +102,10 @@ def blocks(fabric_tools: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
     network = Network(tmp_path_factory.mktemp("everything"))
     try:
         network.up()
-        with with_chaincode(network) as gateway:
-            channel = gateway.get_network("mesh")
+        with with_chaincode(network) as served:
+            channel = served.gateway.get_network("mesh")
             everything(network, channel.get_contract("blocks"))
+            redefined(served, channel.get_contract("blocks"))
             yield list(read_blocks(channel))
     finally:
         network.clean()
