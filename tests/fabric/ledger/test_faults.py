@@ -94,6 +94,8 @@ class Load:
 
 def hurt_under_load(ledger: Ledger, domain: Domain, hurt: Callable[[], None]) -> None:
     """Nobody sees an error, and what was paid is exactly what was acknowledged."""
+    # A peer that was killed by another test may be a block behind, until it has committed this.
+    assert now_of(ledger.submit([transfer(domain)]))[0].outcome.ok
     before = now_of(ledger.balance(PAYER)).spendable
     with Load(ledger, domain) as load:
         load.wait_for_more(CALLERS * 3)
