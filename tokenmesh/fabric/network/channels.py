@@ -22,7 +22,6 @@ Settings = dict[str, Any]
 CONFIGTXGEN_TIMEOUT_S = 60
 ABSOLUTE_BYTES = 64 * 2**20
 """The largest block; a single transaction may be as large."""
-PREFERRED_FLOOR_BYTES = 2**20
 
 
 def write_first_block(layout: Layout, plan: Plan, channel: str, tools: Tools) -> None:
@@ -115,7 +114,8 @@ def _consensus(layout: Layout, plan: Plan, base: Settings) -> Settings:
         options = {
             "RequestBatchMaxInterval": f"{plan.spec.batch_timeout_ms}ms",
             "RequestBatchMaxCount": plan.spec.batch_messages,
-            "RequestBatchMaxBytes": plan.spec.batch_bytes,
+            # Not batch_bytes: a request above this one would never get into any batch.
+            "RequestBatchMaxBytes": ABSOLUTE_BYTES,
         }
         return {"ConsenterMapping": consenters, "SmartBFT": {**base["BFT"], **options}}
     raft = base["Raft"]["Alone" if len(orderers) == 1 else "Several"]

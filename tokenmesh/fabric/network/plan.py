@@ -66,7 +66,7 @@ class Spec:
     mutual_tls: bool = True
     batch_timeout_ms: int = 100
     batch_messages: int = 500
-    batch_bytes: int = 8 * 2**20
+    batch_bytes: int = 512 * 2**10  # what alone is larger goes out at once, and waits for no company
     base_port: int | None = None
     peer_settings: dict[str, Any] = field(default_factory=dict)
     orderer_settings: dict[str, Any] = field(default_factory=dict)
