@@ -12,10 +12,13 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import fastapi
 import pytest
 
 from support.domains_suite import FUNDS, PRICE, DomainsSuite, Town, get
 from support.homes import Home, until
+from support.serving import serve_asgi
+from tokenmesh import charge, current_contract, priced
 from tokenmesh.errors import ConfigError, IdentityError
 from tokenmesh.provider import Provider
 
@@ -40,6 +43,35 @@ class TestEmbedded(DomainsSuite):
     @pytest.fixture
     def town(self, town: Town) -> Town:
         return town
+
+
+def test_fastapi_takes_the_contracts_of_all_domains_too(town: Town) -> None:
+    """Before the framework sees the request, in the handler, at the end: one provider does it all."""
+    quotes = town.mesh("quotes", domains={"vault": town.bank.url})
+    app = fastapi.FastAPI()
+
+    @app.post("/echo/{n}")
+    @priced(up_to=2 * PRICE, mesh=quotes)
+    async def echo(n: int, request: fastapi.Request) -> str:
+        charge(PRICE)
+        contract = current_contract()
+        assert contract is not None
+        return f"{contract.iss} {(await request.body()).decode()}"
+
+    till = town.mesh("till", domains={"quotes": town.bank.url})
+    with serve_asgi(app) as url:
+        for mesh in (town.mesh("shop"), till):
+            with mesh.client("quotes", url=url) as client:
+                response = client.post("/echo/1", content=b"says", idempotency_key="one")
+                again = client.post("/echo/1", content=b"says", idempotency_key="one")
+                refused = client.post("/echo/x", content=b"says")
+            assert response.json() == again.json() == f"{mesh.service} says"
+            assert refused.status_code == 422
+            receipt = response.extensions["tokenmesh"].receipt
+            assert (receipt.dom, receipt.tok) == (mesh.domain("quotes").id, PRICE)
+            assert receipt.jti == again.extensions["tokenmesh"].receipt.jti
+    quotes.close()
+    assert [realm.total("quotes") for realm in (town.main, town.bank)] == [PRICE, PRICE]
 
 
 # One domain, and which service is in which
