@@ -24,6 +24,7 @@ from tokenmesh_chaincode.documents import parse_contract, target
 
 FOLDER = Path(__file__).parent / "vectors"
 CONTRACTS: dict[str, Any] = json.loads((FOLDER / "contracts.json").read_text())
+PRIVATE: dict[str, Any] = json.loads((FOLDER / "private.json").read_text())
 RECEIPTS: dict[str, Any] = json.loads((FOLDER / "receipts.json").read_text())
 OPERATIONS: dict[str, Any] = json.loads((FOLDER / "operations.json").read_text())
 KEYS: dict[str, Any] = json.loads((FOLDER / "keys.json").read_text())
@@ -93,6 +94,14 @@ def answer(provider: Provider, request: Request) -> tuple[int, str]:
     except Refused as refused:
         return refused.problem.status, refused.problem.code
     return 200, "ok"
+
+
+@pytest.mark.parametrize("case", PRIVATE["cases"], ids=lambda case: str(case["name"]))
+def test_a_payee_answers_private_contracts_as_the_vectors_say(
+    case: dict[str, Any], ledger: EmbeddedLedger, clock: Clock, tmp_path: Path
+) -> None:
+    whole = {**case, "at": PRIVATE["at"], "request": PRIVATE["request"]}
+    test_a_payee_answers_as_the_vectors_say(whole, ledger, clock, tmp_path)
 
 
 @pytest.mark.parametrize("case", RECEIPTS["cases"], ids=lambda case: str(case["name"]))

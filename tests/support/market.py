@@ -102,11 +102,13 @@ class Market:
         *,
         clock: Callable[[], float] = time.time,
         policy: Mapping[str, Any] | None = None,
+        domain: Domain | None = None,
     ) -> None:
+        """``domain``: a ledger that is there already."""
         self.directory = directory
         self.clock = clock
         tokens = {PAYER: 1_000_000, PAYEE: 0} if tokens is None else tokens
-        self.domain: Domain = make_ledger(directory, tokens, clock=clock, policy=policy)
+        self.domain: Domain = domain or make_ledger(directory, tokens, clock=clock, policy=policy)
         self._count = 0
         self._open: list[Any] = []
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from vectors.contracts import claims_of, header, signed
+from vectors.contracts import AT, REQUEST, claims_of, header, signed
 from vectors.ledger import contract
 from vectors.parties import ALICE, segment
 
@@ -20,15 +20,18 @@ class Cases:
     def __init__(self) -> None:
         self.cases: list[dict[str, Any]] = []
 
-    def good(self, name: str, body: Contract, salt: str = SALT) -> None:
+    def good(
+        self, name: str, body: Contract, salt: str = SALT, *, status: int = 200, code: str = "ok"
+    ) -> None:
         concealed, disclosure = conceal(body, salt)
         text = sign(concealed, ALICE)
         claims = {key: getattr(body, key) for key in ("op", "htm", "htu", "dig")}
         case = {"name": name, "text": present(text, disclosure), "read": "ok"}
-        self.cases.append({**case, "contract": text, "sd": concealed.sd, "salt": salt, "disclosed": claims})
+        more = {"contract": text, "sd": concealed.sd, "salt": salt, "disclosed": claims}
+        self.cases.append({**case, "status": status, "code": code, **more})
 
     def bad(self, name: str, text: str, code: str) -> None:
-        self.cases.append({"name": name, "text": text, "read": code})
+        self.cases.append({"name": name, "text": text, "read": code, "status": 400, "code": code})
 
     def of_no_form(self, name: str, content: Any) -> None:
         """A disclosure whose digest is right, and that is none all the same."""
@@ -40,11 +43,15 @@ class Cases:
 
 def _good(cases: Cases) -> None:
     cases.good("by-allowance", contract("private-1"))
-    cases.good("by-hold", contract("private-2", via="hold", lane=None, seq=None))
+    cases.good("by-hold", contract("by-hold", via="hold", lane=None, seq=None))
+    hold = {"via": "hold", "lane": None, "seq": None}
+    cases.good("no-such-hold", contract("private-2", **hold), status=402, code="hold_unknown")
     cases.good("another-salt", contract("private-1"), OTHER_SALT)
     order = {"op": "POST /orders/{id}", "htm": "POST", "htu": "/orders/caf%C3%A9", "dig": digest(b"a body")}
-    cases.good("with-a-body", contract("private-3", **order))
-    cases.good("beyond-ascii", contract("private-4", op="GET /caf\u00e9/\U0001f600"))
+    cases.good("with-a-body", contract("private-3", **order), status=422, code="other_request")
+    another = contract("private-4", op="GET /caf\u00e9/\U0001f600")
+    cases.good("beyond-ascii", another, status=402, code="other_operation")
+    cases.good("too-few-tokens", contract("private-6", tok=4), status=402, code="too_few_tokens")
 
 
 def _bad(cases: Cases) -> None:
@@ -82,8 +89,11 @@ def private() -> dict[str, Any]:
     return {
         "about": (
             "Private contracts of alice as they accompany a request: contract and disclosure. `read`: ok, or "
-            "the code of why they cannot be read together. `contract` is what goes to the ledger, `sd` the "
+            "the code of why they cannot be read together. `status` and `code`: what bob answers to "
+            "`request` at time `at`, as in contracts.json. `contract` is what goes to the ledger, `sd` the "
             "digest of the disclosure, `disclosed` what stands in it."
         ),
+        "at": AT,
+        "request": REQUEST,
         "cases": cases.cases,
     }
