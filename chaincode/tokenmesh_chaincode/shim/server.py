@@ -9,6 +9,7 @@ import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Self
 
 from .http2 import Connection
 from .options import Options
@@ -131,17 +132,40 @@ class Server:
 def serve(chaincode: Chaincode, *, options: Options | None = None) -> None:
     """Serve until SIGTERM or SIGINT. For the main thread of a program; options come from the environment."""
     server = Server(chaincode, options or Options.from_environment())
-    asked = threading.Event()
-    before = {
-        number: signal.signal(number, lambda *_: asked.set()) for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    try:
+    with _Signals(signal.SIGTERM, signal.SIGINT) as signals:
         server.start()
-        asked.wait()
+        signals.wait()
         server.stop()
-    finally:
-        for number, handler in before.items():
+
+
+class _Signals:
+    """Waits for one of these signals; for the main thread.
+
+    A handler in Python runs between two steps of the main thread. A signal that arrives just before the
+    thread lies down to wait, or in another thread, would be slept through. So the interpreter is told to
+    write each signal's number into a socket, which it does at once.
+    """
+
+    def __init__(self, *numbers: int) -> None:
+        self._numbers = numbers
+        self._told, self._tell = socket.socketpair()
+        self._tell.setblocking(False)
+
+    def __enter__(self) -> Self:
+        self._descriptor = signal.set_wakeup_fd(self._tell.fileno())
+        self._handlers = {number: signal.signal(number, lambda *_: None) for number in self._numbers}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(self._descriptor)
+        self._told.close()
+        self._tell.close()
+
+    def wait(self) -> None:
+        while self._told.recv(1)[0] not in self._numbers:
+            continue  # another signal, of which its own handler takes care
 
 
 def _listener(address: str) -> socket.socket:
