@@ -21,7 +21,7 @@ from tokenmesh.fabric.errors import (
     IdentityError,
     SubmitError,
 )
-from tokenmesh.fabric.gateway import NO_RETRY, Deadlines, Identity, Retry, flows
+from tokenmesh.fabric.gateway import NO_RETRY, Deadlines, Identity, Retry, flows, retrying
 from tokenmesh.fabric.gateway.explain import Failure
 from tokenmesh.fabric.gateway.flows import (
     COMMIT_STATUS,
@@ -172,7 +172,7 @@ def endorsed(answer: bytes) -> bytes:
 
 def submit(peer: Peer, retry: Retry | None = None) -> bytes:
     caller = peer.caller
-    return peer.run(flows.submit_and_wait(caller, WHAT, retry or caller.retry))
+    return peer.run(retrying.submit_and_wait(caller, WHAT, retry or caller.retry))
 
 
 def fails(kind: type[FabricError], run: Callable[[], object]) -> Any:
@@ -196,7 +196,7 @@ def test_without_a_stream_the_gateway_is_asked() -> None:
 def test_each_call_has_its_deadline() -> None:
     peer = Peer(tracks=False)
     submit(peer, NO_RETRY)
-    peer.run(flows.evaluate_with_retry(peer.caller, WHAT, NO_RETRY, None))
+    peer.run(retrying.evaluate_with_retry(peer.caller, WHAT, NO_RETRY, None))
     limits = {call.method: call.timeout_s for call in peer.calls}
     assert limits == {EVALUATE: 5.0, ENDORSE: 15.0, SUBMIT: 5.0, COMMIT_STATUS: 60.0}
     assert Deadlines() == Deadlines(5, 15, 5, 60)
@@ -237,7 +237,7 @@ def test_what_the_chaincode_refuses_is_asked_once() -> None:
     peer = Peer()
     peer.fails = {ENDORSE: [REFUSED], EVALUATE: [REFUSED]}
     fails(EndorseError, lambda: submit(peer))
-    fails(GatewayError, lambda: peer.run(flows.evaluate_with_retry(peer.caller, WHAT, Retry(), None)))
+    fails(GatewayError, lambda: peer.run(retrying.evaluate_with_retry(peer.caller, WHAT, Retry(), None)))
     assert peer.counts == {ENDORSE: 1, EVALUATE: 1}
 
 
@@ -246,7 +246,7 @@ def test_endorsement_and_evaluation_wait_for_a_peer_that_comes_back(failure: Fai
     peer = Peer()
     peer.fails = {ENDORSE: [failure, failure], EVALUATE: [failure]}
     assert submit(peer) == b"answer"
-    assert peer.run(flows.evaluate_with_retry(peer.caller, WHAT, Retry(), None)) == b"answer"
+    assert peer.run(retrying.evaluate_with_retry(peer.caller, WHAT, Retry(), None)) == b"answer"
     assert peer.counts == {ENDORSE: 3, SUBMIT: 1, EVALUATE: 2}
 
 
@@ -304,11 +304,11 @@ def test_what_is_not_wanted_is_endorsed_and_not_handed_in() -> None:
         seen.append((transaction_id, answer))
         return False
 
-    assert peer.run(flows.submit_and_wait(peer.caller, WHAT, NO_RETRY, is_wanted)) == b"answer"
+    assert peer.run(retrying.submit_and_wait(peer.caller, WHAT, NO_RETRY, is_wanted)) == b"answer"
     assert peer.counts == {ENDORSE: 1}
     assert seen == [(*peer.transactions, b"answer")]
     committed: list[Status] = []
-    flow = flows.submit_and_wait(peer.caller, WHAT, NO_RETRY, lambda *_: True, committed.append)
+    flow = retrying.submit_and_wait(peer.caller, WHAT, NO_RETRY, lambda *_: True, committed.append)
     assert peer.run(flow) == b"answer"
     assert peer.counts == {ENDORSE: 2, SUBMIT: 1}
     assert [(one.successful, one.block_number) for one in committed] == [(True, 5)]
@@ -325,7 +325,7 @@ def test_those_who_have_endorsed_are_asked_at_once_the_next_time() -> None:
         return [list(gateway_pb2.EndorseRequest.FromString(one).endorsing_organizations) for one in requests]
 
     def run() -> list[list[str]]:
-        peer.run(flows.submit_and_wait(peer.caller, what, Retry()))
+        peer.run(retrying.submit_and_wait(peer.caller, what, Retry()))
         return asked()
 
     assert run() == [[]]
@@ -367,4 +367,4 @@ def test_a_gateway_without_a_signer_says_how_to_sign() -> None:
     peer = Peer()
     caller = Caller(Identity("Org1MSP", b"PEM"))
     with pytest.raises(IdentityError, match="new_signed_proposal"):
-        peer.run(flows.submit_and_wait(caller, WHAT, NO_RETRY))
+        peer.run(retrying.submit_and_wait(caller, WHAT, NO_RETRY))

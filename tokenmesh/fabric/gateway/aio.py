@@ -12,7 +12,7 @@ import grpc
 from fabric_protos.common import common_pb2
 from fabric_protos.peer import events_pb2
 
-from tokenmesh.fabric.gateway import flows, messages
+from tokenmesh.fabric.gateway import messages, retrying
 from tokenmesh.fabric.gateway._async_session import AsyncEvents, AsyncSession
 from tokenmesh.fabric.gateway.checkpoint import Checkpoint
 from tokenmesh.fabric.gateway.events import (
@@ -28,7 +28,7 @@ from tokenmesh.fabric.gateway.events import (
     read_block_request,
     read_chaincode_request,
 )
-from tokenmesh.fabric.gateway.flows import Caller, Clock, Endorsers, Invocation, Status, Submitted, Wanted
+from tokenmesh.fabric.gateway.flows import Caller, Clock, Endorsers, Invocation, Status, Submitted
 from tokenmesh.fabric.gateway.identity import (
     AsyncSigner,
     Hash,
@@ -39,6 +39,7 @@ from tokenmesh.fabric.gateway.identity import (
 )
 from tokenmesh.fabric.gateway.messages import Argument
 from tokenmesh.fabric.gateway.options import MESSAGE_BYTES_MAX, Deadlines, Retry, Tls
+from tokenmesh.fabric.gateway.retrying import Wanted
 from tokenmesh.fabric.gateway.signables import (
     CommitData,
     ProposalData,
@@ -342,7 +343,7 @@ class AsyncContract:
         what = self._invocation(transaction_name, arguments, transient_data, endorsing_organizations)
         caller = self._session.caller
         return await self._session.drive(
-            flows.evaluate_with_retry(caller, what, retry or caller.retry, timeout_s)
+            retrying.evaluate_with_retry(caller, what, retry or caller.retry, timeout_s)
         )
 
     async def submit(
@@ -368,7 +369,7 @@ class AsyncContract:
         what = self._invocation(transaction_name, arguments, transient_data, endorsing_organizations)
         caller = self._session.caller
         return await self._session.drive(
-            flows.submit_and_wait(caller, what, retry or caller.retry, is_wanted, on_commit)
+            retrying.submit_and_wait(caller, what, retry or caller.retry, is_wanted, on_commit)
         )
 
     async def submit_async(
@@ -383,7 +384,9 @@ class AsyncContract:
         """Return as soon as the transaction is handed in for ordering, with its result; wait for it later."""
         what = self._invocation(transaction_name, arguments, transient_data, endorsing_organizations)
         caller = self._session.caller
-        submitted = await self._session.drive(flows.endorse_and_submit(caller, what, retry or caller.retry))
+        submitted = await self._session.drive(
+            retrying.endorse_and_submit(caller, what, retry or caller.retry)
+        )
         return AsyncSubmittedTransaction(self._session, submitted)
 
     def new_proposal(

@@ -13,7 +13,7 @@ import grpc
 from fabric_protos.common import common_pb2
 from fabric_protos.peer import events_pb2
 
-from tokenmesh.fabric.gateway import flows, messages
+from tokenmesh.fabric.gateway import messages, retrying
 from tokenmesh.fabric.gateway._session import Events, Session
 from tokenmesh.fabric.gateway.checkpoint import Checkpoint
 from tokenmesh.fabric.gateway.events import (
@@ -29,10 +29,11 @@ from tokenmesh.fabric.gateway.events import (
     read_block_request,
     read_chaincode_request,
 )
-from tokenmesh.fabric.gateway.flows import Caller, Clock, Endorsers, Invocation, Status, Submitted, Wanted
+from tokenmesh.fabric.gateway.flows import Caller, Clock, Endorsers, Invocation, Status, Submitted
 from tokenmesh.fabric.gateway.identity import Hash, Identity, Signer, hash_sha256, read_identity, read_signer
 from tokenmesh.fabric.gateway.messages import Argument
 from tokenmesh.fabric.gateway.options import MESSAGE_BYTES_MAX, Deadlines, Retry, Tls
+from tokenmesh.fabric.gateway.retrying import Wanted
 from tokenmesh.fabric.gateway.signables import (
     CommitData,
     ProposalData,
@@ -335,7 +336,9 @@ class Contract:
         """As :meth:`evaluate_transaction`, with transient data and a choice of whose peers are asked."""
         what = self._invocation(transaction_name, arguments, transient_data, endorsing_organizations)
         caller = self._session.caller
-        return self._session.drive(flows.evaluate_with_retry(caller, what, retry or caller.retry, timeout_s))
+        return self._session.drive(
+            retrying.evaluate_with_retry(caller, what, retry or caller.retry, timeout_s)
+        )
 
     def submit(
         self,
@@ -360,7 +363,7 @@ class Contract:
         what = self._invocation(transaction_name, arguments, transient_data, endorsing_organizations)
         caller = self._session.caller
         return self._session.drive(
-            flows.submit_and_wait(caller, what, retry or caller.retry, is_wanted, on_commit)
+            retrying.submit_and_wait(caller, what, retry or caller.retry, is_wanted, on_commit)
         )
 
     def submit_async(
@@ -375,7 +378,7 @@ class Contract:
         """Return as soon as the transaction is handed in for ordering, with its result; wait for it later."""
         what = self._invocation(transaction_name, arguments, transient_data, endorsing_organizations)
         caller = self._session.caller
-        submitted = self._session.drive(flows.endorse_and_submit(caller, what, retry or caller.retry))
+        submitted = self._session.drive(retrying.endorse_and_submit(caller, what, retry or caller.retry))
         return SubmittedTransaction(self._session, submitted)
 
     def new_proposal(
