@@ -373,6 +373,27 @@ def test_a_rotated_payee_is_believed_and_its_old_key_is_not(shop: Wire, market: 
         shop.call()
 
 
+def test_a_payee_whose_certificate_is_revoked_is_believed_and_paid_no_more(
+    shop: Wire, market: Market, clock: Clock
+) -> None:
+    """Its receipts do not hold from then on, and nothing more is set aside or sent, until it has another."""
+    old = market.domain[PAYEE]
+    shop.call()
+    market.domain.do("governance", "revoke", {"name": PAYEE, "x5t": old.x5t})
+    clock.forward(700)
+    sent = len(shop.sent)
+    shop.payee.script.append(fulfilled(by=old))
+    with pytest.raises(ReceiptInvalid, match="revoked"):
+        shop.call()
+    with pytest.raises(NotFunded, match="no wallet"):
+        shop.call()
+    assert len(shop.sent) == sent + 1
+    new = market.domain.wallets.new(PAYEE)
+    market.domain.do("governance", "rotate", {"name": PAYEE, "cert": new.certificate_pem})
+    shop.payee.script.append(fulfilled(by=new))
+    assert shop.call().status == 200
+
+
 # Handlers that fail
 
 

@@ -231,8 +231,8 @@ class Call:
             raise NotFundedYet(message, service=self.service) from error
         if not known:
             raise NotFunded(
-                f"the ledger {self.consumer.ledger_url} has no wallet {self.service!r}: make one, or say on "
-                "which other ledger it is paid with TOKENMESH_DOMAINS or Mesh(domains=...)",
+                f"the ledger {self.consumer.ledger_url} has no wallet {self.service!r} whose certificate "
+                "is good: make one, or say on which other ledger it is paid with TOKENMESH_DOMAINS or Mesh(domains=...)",
                 service=self.service,
             )
 
