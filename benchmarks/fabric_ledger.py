@@ -1,15 +1,18 @@
 """What the ledger on Fabric settles, and how many calls by hold it bears; for ``fabric.py``.
 
 Settling: the payee carries signed contracts of one allowance, so many in each settlement. Holds: callers who
-each set tokens aside for one call, wait for it, sign the contract, capture it and wait for that: one payer's
-process on one side, one payee's on the other, two wallets in all.
+each set tokens aside for one call, wait for it, sign the contract and wait until it is captured; the payee
+captures what has gathered, in one settlement, as its settlement thread does. Two wallets in all.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from tokenmesh.fabric.blocks import ledger_info, read_blocks
@@ -25,6 +28,8 @@ SUPPLY = 10**9
 TTL_S = 300
 CALLERS = 256
 TOKENS = 5
+TILLS = 2
+"""Settlements of the payee that are on their way at once."""
 ROUND = 8
 """Settlements whose contracts are signed ahead of the clock's start."""
 VALID = 0
@@ -141,19 +146,65 @@ def _pieces(contracts: list[str], size: int) -> Iterator[list[str]]:
         yield contracts[start : start + size]
 
 
+class Till:
+    """The payee's side of calls by hold: captures what has gathered, in one settlement, as its thread does."""
+
+    def __init__(self, market: Market) -> None:
+        self._market = market
+        self._queue: SimpleQueue[tuple[str, Future[None]] | None] = SimpleQueue()
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(TILLS)]
+        for thread in self._threads:
+            thread.start()
+
+    def capture(self, contract: str) -> Future[None]:
+        """Have the contract settled; the future is done when it is."""
+        future: Future[None] = Future()
+        self._queue.put((contract, future))
+        return future
+
+    def close(self) -> None:
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        while (first := self._queue.get()) is not None:
+            gathered = [first]
+            with contextlib.suppress(Empty):
+                while len(gathered) < CALLERS and (more := self._queue.get_nowait()) is not None:
+                    gathered.append(more)
+            self._settle(gathered)
+
+    def _settle(self, gathered: list[tuple[str, Future[None]]]) -> None:
+        try:
+            items = [[contract, TOKENS] for contract, _ in gathered]
+            operation = self._market.operation(self._market.payee, "settle", {"items": items})
+            (result,) = self._market.earning.submit([operation]).result()
+            check(result)
+            assert result.outcome.detail["settled"] == len(items), result.outcome.detail
+        except BaseException as error:
+            for _, future in gathered:
+                future.set_exception(error)
+            raise
+        for _, future in gathered:
+            future.set_result(None)
+
+
 def measure_hold_calls(market: Market, seconds: float) -> dict[str, Any]:
     """Calls by hold per second, placed and captured, with ``CALLERS`` at once; the time of one."""
     start = threading.Barrier(CALLERS + 1)
     over = threading.Event()
     times: list[list[float]] = [[] for _ in range(CALLERS)]
     failures: list[BaseException] = []
+    till = Till(market)
 
     def caller(mine: list[float]) -> None:
         try:
             start.wait()
             while not over.is_set():
                 begun = time.perf_counter()
-                _hold_call(market)
+                _hold_call(market, till)
                 mine.append(time.perf_counter() - begun)
         except BaseException as error:
             failures.append(error)
@@ -169,6 +220,7 @@ def measure_hold_calls(market: Market, seconds: float) -> dict[str, Any]:
     for thread in threads:
         thread.join()
     elapsed = time.perf_counter() - begun
+    till.close()
     assert not failures, failures
     taken = sorted(one for mine in times for one in mine)
     return {
@@ -179,15 +231,12 @@ def measure_hold_calls(market: Market, seconds: float) -> dict[str, Any]:
     }
 
 
-def _hold_call(market: Market) -> None:
+def _hold_call(market: Market, till: Till) -> None:
     """Set tokens aside, and have them captured with the contract."""
     call = new_id()
     arg = {"id": call, "payee": market.payee.name, "tokens": TOKENS, "exp": int(time.time()) + 120}
     check(*market.paying.submit([market.operation(market.payer, "hold", arg, call)]).result())
-    items = [[market.contract(jti=call), TOKENS]]
-    (result,) = market.earning.submit([market.operation(market.payee, "settle", {"items": items})]).result()
-    check(result)
-    assert result.outcome.detail["settled"] == 1, result.outcome.detail
+    till.capture(market.contract(jti=call)).result()
 
 
 def height(channel: Channel) -> int:
