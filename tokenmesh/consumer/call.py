@@ -232,7 +232,8 @@ class Call:
         if not known:
             raise NotFunded(
                 f"the ledger {self.consumer.ledger_url} has no wallet {self.service!r} whose certificate "
-                "is good: make one, or say on which other ledger it is paid with TOKENMESH_DOMAINS or Mesh(domains=...)",
+                "is good: make one, or say on which other ledger it is paid with TOKENMESH_DOMAINS or "
+                "Mesh(domains=...)",
                 service=self.service,
             )
 
