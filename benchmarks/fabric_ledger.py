@@ -147,7 +147,7 @@ def _pieces(contracts: list[str], size: int) -> Iterator[list[str]]:
 
 
 class Till:
-    """The payee's side of calls by hold: captures what has gathered, in one settlement, as its thread does."""
+    """The payee of calls by hold: captures what has gathered, in one settlement, as its thread does."""
 
     def __init__(self, market: Market) -> None:
         self._market = market
