@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import NamedTuple
 
 import pytest
@@ -250,6 +251,30 @@ def test_a_flipped_flag(chain: Chain, act: str) -> None:
     metadata[TRANSACTIONS_FILTER] = bytes(codes)
     blocks = [*chain.blocks[:at], replace(block, metadata=tuple(metadata)), *chain.blocks[at + 1 :]]
     assert found(chain.verify(blocks)) == [("flag", tx_id(block.data[index]))]
+
+
+def damaged(chain: Chain, random: Random) -> list[Block]:
+    """A few bytes of one transaction are others, or missing; half the time with a header that fits."""
+    at = random.randrange(1, len(chain.blocks))
+    data = [*chain.blocks[at].data]
+    index = random.randrange(len(data))
+    octets = bytearray(data[index])
+    for _ in range(random.choice([1, 3, 20])):
+        octets[random.randrange(len(octets))] ^= random.randrange(1, 256)
+    data[index] = bytes(octets[: random.choice([len(octets), random.randrange(len(octets))])])
+    return chain.with_data(at, data, resealed=random.random() < 0.5)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_damage_is_found(chain: Chain, seed: int) -> None:
+    """And never a crash, whatever stands in a certificate, a signature, a message or a document."""
+    random = Random(seed)
+    for _ in range(6):
+        try:
+            report = chain.verify(damaged(chain, random))
+        except ConfigError:
+            continue
+        assert not report.ok
 
 
 class Cheating(TokenmeshContract):

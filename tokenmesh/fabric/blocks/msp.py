@@ -212,7 +212,12 @@ class Members:
         msp = self.msps.get(creator.msp_id)
         if msp is None:
             raise BlockError(f"there is no organisation {creator.msp_id!r} on the channel")
-        return Member(msp, creator)
+        try:
+            return Member(msp, creator)
+        except Exception as error:
+            # The library has no common base for what it raises over malformed certificates, and nothing that
+            # somebody wrote into one may stop a verification.
+            raise BlockError(f"a certificate of {creator.msp_id} cannot be used: {error!r}") from error
 
 
 def read_msp(octets: bytes) -> Msp:
