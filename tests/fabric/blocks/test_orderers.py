@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,8 @@ from tokenmesh.fabric.blocks import Block, read_blocks, read_envelope
 from tokenmesh.fabric.blocks.block import SIGNATURES
 from tokenmesh.fabric.blocks.channel import Configuration, first_configuration, new_configuration
 from tokenmesh.fabric.blocks.orderers import ordering_problem
+from tokenmesh.fabric.blocks.state import ChannelState
+from tokenmesh.fabric.blocks.validation import Validator
 from tokenmesh.fabric.gateway import Network as Channel
 from tokenmesh.fabric.gateway import connect_profile
 from tokenmesh.fabric.network import Network
@@ -77,13 +79,17 @@ def bft(home: Path) -> Iterator[Channel]:
         yield gateway.get_network("mesh")
 
 
-def test_bft_blocks_have_a_quorum(home: Path) -> None:
+def test_bft_blocks_have_a_quorum(home: Path, tmp_path: Path) -> None:
     """BFT: three of four orderers sign, known by their numbers; two of them are no quorum."""
     with bft(home) as channel:
         blocks = list(read_blocks(channel))
     ordered = list(with_configurations(blocks))
     assert ordered
     assert {ordering_problem(*one) for one in ordered} == {""}
+    with closing(ChannelState(tmp_path / "state.db", lambda namespace: True)) as state:
+        validator = Validator(state, blocks[0].hash)
+        assert all(one.is_valid for each in blocks for one in validator.take(each))
+        assert validator.new_problems() == []
     block, configuration, last = ordered[-1]
     assert configuration.is_bft
     metadata = common_pb2.Metadata.FromString(block.metadata_at(SIGNATURES))

@@ -21,6 +21,7 @@ from tokenmesh.fabric.gateway.options import Tls
 from tokenmesh.fabric.network import Network
 from tokenmesh.ledger.base import Transaction
 from tokenmesh.ledger.fabric.history import CATCH_UP_S_MAX, History, history_path
+from tokenmesh_chaincode.contract import Stub, TokenmeshContract
 from tokenmesh_chaincode.documents import thumbprint
 
 
@@ -226,3 +227,24 @@ def test_channels_of_one_name_on_two_networks_have_an_index_each(tmp_path: Path)
         for network in ("a", "b", "a")
     ]
     assert paths[0] == paths[2] != paths[1]
+
+
+class Rambling(TokenmeshContract):
+    """Endorsers that agree on writing what is no state of a ledger."""
+
+    def __call__(self, stub: Stub) -> bytes:
+        if b"ramble" in stub.parameters:
+            stub.put_state("rambled", b"no JSON")
+            return b"no JSON"
+        return super().__call__(stub)
+
+
+def test_what_the_rules_do_not_write(rules: Rules, tmp_path: Path) -> None:
+    """A history that cannot be understood is not shown in part: it says what to do."""
+    domain = make_fabric_domain(rules, tmp_path, {}, clock=Clock(), contract=Rambling)
+    with closing(domain.ledger), rules.connect() as gateway:
+        gateway.get_network(domain.ledger.channel).get_contract(domain.ledger.chaincode).submit(
+            "apply", ["ramble"]
+        )
+        with history(gateway, domain) as past, pytest.raises(LedgerUnavailable, match="tokenmesh verify"):
+            past.transactions()

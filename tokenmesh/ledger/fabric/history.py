@@ -111,8 +111,13 @@ class History:
                     f"the index of the ledger's history ({self._path or 'a temporary file'}) cannot be "
                     f"used: {error}"
                 ) from error
-            except (FabricError, ValueError) as error:
+            except FabricError as error:
                 raise LedgerUnavailable(f"the ledger's history cannot be read: {error}") from error
+            except ValueError as error:
+                raise LedgerUnavailable(
+                    f"the ledger's history holds what the rules do not write ({error}): "
+                    "'tokenmesh verify' says more"
+                ) from error
 
     def _answer(self, question: Callable[[Questions], T]) -> T:
         for _ in range(TRIES_MAX):
