@@ -6,7 +6,7 @@ CPU is the process's own (``process_time``), in microseconds a call, without any
 called as a server would call it, and contracts are signed before the clock starts. A paid call here is all
 that its payee does for it before the response goes out: signature verified, contract claimed, handler run,
 response stored and receipt signed, in a journal that is safe against a killed process. Settlement comes
-later, a thousand calls at a time, and is not in it. Short rounds with and without tokenmesh alternate; the
+later, hundreds of calls at a time, and is not in it. Short rounds with and without tokenmesh alternate; the
 best round of each counts, as everything else that runs on a machine only adds to it. ``..._median_us`` is the
 same of the median rounds: on a machine that does nothing else the two are close to each other.
 
@@ -18,19 +18,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import httpx
@@ -235,14 +235,7 @@ def cpu_us(work: Callable[[], object], calls: int = CALLS_A_ROUND) -> float:
     return (time.process_time() - start) / calls * 1e6
 
 
-async def acpu_us(work: Callable[[], Awaitable[object]], calls: int = CALLS_A_ROUND) -> float:
-    """The same for work that is awaited."""
-    start = time.process_time()
-    await work()
-    return (time.process_time() - start) / calls * 1e6
-
-
-@contextmanager
+@contextlib.contextmanager
 def payee(world: World) -> Iterator[tuple[Bare, EmbeddedLedger]]:
     """The payee's provider on a journal and the ledger, with nothing beside it."""
     settings = Settings(home=world.home, service=PAYEE, unsettled_max=10**7)
@@ -252,49 +245,28 @@ def payee(world: World) -> Iterator[tuple[Bare, EmbeddedLedger]]:
         journal.close()
 
 
-class Rounds:
+class Rounds(NamedTuple):
     """CPU of a call in each round, without tokenmesh and paid, in microseconds."""
 
-    def __init__(self) -> None:
-        self.plain: list[float] = []
-        self.paid: list[float] = []
+    plain: list[float]
+    paid: list[float]
 
-    @property
-    def plain_us(self) -> float:
-        return min(self.plain)
-
-    @property
-    def added_us(self) -> float:
-        return min(self.paid) - min(self.plain)
-
-    @property
-    def added_median_us(self) -> float:
-        return statistics.median(self.paid) - statistics.median(self.plain)
+    def added_us(self, of: Callable[[list[float]], float] = min) -> float:
+        return of(self.paid) - of(self.plain)
 
 
-def measure_flask(world: World, rounds: int) -> Rounds:
+def measure_handler(
+    world: World, rounds: int, application: Callable[[Any], Any], call: Callable[[Any, Any], object]
+) -> Rounds:
     """Calls without tokenmesh, and paid ones, in turn."""
     with payee(world) as (mesh, ledger):
-        plain, paid = flask_application(None), flask_application(mesh)
+        plain, paid = application(None), application(mesh)
         allowance = world.allowance(ledger, rounds * CALLS_A_ROUND * PRICE * 2)
-        measured = Rounds()
+        measured = Rounds([], [])
         for number in range(rounds):
             signed = _signed(world, allowance, number)
-            measured.plain.append(cpu_us(partial(call_flask, plain, _NOTHING)))
-            measured.paid.append(cpu_us(partial(call_flask, paid, signed)))
-    return measured
-
-
-async def measure_fastapi(world: World, rounds: int) -> Rounds:
-    """The same for FastAPI."""
-    with payee(world) as (mesh, ledger):
-        plain, paid = fastapi_application(None), fastapi_application(mesh)
-        allowance = world.allowance(ledger, rounds * CALLS_A_ROUND * PRICE * 2)
-        measured = Rounds()
-        for number in range(rounds):
-            signed = _signed(world, allowance, number)
-            measured.plain.append(await acpu_us(partial(call_fastapi, plain, _NOTHING)))
-            measured.paid.append(await acpu_us(partial(call_fastapi, paid, signed)))
+            measured.plain.append(cpu_us(partial(call, plain, _NOTHING)))
+            measured.paid.append(cpu_us(partial(call, paid, signed)))
     return measured
 
 
@@ -316,7 +288,7 @@ def measure_client(world: World, rounds: int) -> Rounds:
             payer.client(PAYEE, transport=transport) as paid,
         ):
             call_client(paid, 100)  # offers, the allowance
-            measured = Rounds()
+            measured = Rounds([], [])
             for _ in range(rounds):
                 measured.plain.append(cpu_us(partial(call_client, plain, CALLS_A_ROUND)))
                 measured.paid.append(cpu_us(partial(call_client, paid, CALLS_A_ROUND)))
@@ -359,6 +331,11 @@ def serve(kind: str, calls: int) -> float:
 
 
 def _resident_mb() -> float:
+    with contextlib.suppress(OSError):
+        # Where it can be had: what getrusage says begins with what this process's parent had, on Linux.
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1e3
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak / 1e3  # bytes there, kilobytes elsewhere
 
@@ -368,18 +345,21 @@ def measure(rounds: int = ROUNDS, calls: int = CALLS) -> dict[str, Any]:
     verify_us, sign_us = measure_crypto()
     with tempfile.TemporaryDirectory() as home:
         world = World(Path(home))
-        flask = measure_flask(world, rounds)
-        fastapi = asyncio.run(measure_fastapi(world, rounds))
+        flask = measure_handler(world, rounds, flask_application, call_flask)
+        with asyncio.Runner() as runner:
+            fastapi = measure_handler(
+                world, rounds, fastapi_application, lambda *call: runner.run(call_fastapi(*call))
+            )
         client = measure_client(world, rounds)
     plain_mb, paid_mb = resident_mb("plain", calls), resident_mb("paid", calls)
     return {
-        "plain_us": round(flask.plain_us),
-        "flask_added_us": round(flask.added_us),
-        "flask_added_median_us": round(flask.added_median_us),
-        "fastapi_plain_us": round(fastapi.plain_us),
-        "fastapi_added_us": round(fastapi.added_us),
-        "fastapi_added_median_us": round(fastapi.added_median_us),
-        "consumer_added_us": round(client.added_us - flask.added_us),
+        "plain_us": round(min(flask.plain)),
+        "flask_added_us": round(flask.added_us()),
+        "flask_added_median_us": round(flask.added_us(median)),
+        "fastapi_plain_us": round(min(fastapi.plain)),
+        "fastapi_added_us": round(fastapi.added_us()),
+        "fastapi_added_median_us": round(fastapi.added_us(median)),
+        "consumer_added_us": round(client.added_us() - flask.added_us()),
         "verify_us": round(verify_us),
         "sign_us": round(sign_us),
         "rss_plain_mb": round(plain_mb, 1),

@@ -96,7 +96,8 @@ class Settings:
     Settlement (payee):
 
     ``settle_interval_s``: how long fulfilled contracts are collected before they are settled.
-    ``settle_batch_max``: contracts in one settlement.
+    ``settle_batch_max``: contracts in one settlement. More take more memory, and settle faster where a
+    settlement waits for a block.
     ``settle_backoff_s_max``: the longest wait between tries while the ledger cannot be reached.
     ``close_s_max``: how long closing waits for the last settlement.
 
@@ -151,7 +152,7 @@ class Settings:
     journal_synchronous: Literal["NORMAL", "FULL"] = "NORMAL"
 
     settle_interval_s: float = _limit(0.5, 0, 3_600)
-    settle_batch_max: int = _limit(1_000, 1, 2_000)
+    settle_batch_max: int = _limit(500, 1, 2_000)
     settle_backoff_s_max: float = _limit(30, 0.01, 3_600)
     close_s_max: float = _limit(10, 0, 3_600)
 
