@@ -7,19 +7,20 @@ another one: it reads from the state that the blocks before have made, and notes
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from hashlib import sha256
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, TypeAlias
 
 from tokenmesh.fabric.blocks import Envelope, Namespace, Transaction
 from tokenmesh.fabric.blocks.state import ChannelState
+from tokenmesh.ledger import private
 from tokenmesh.ledger.fabric.recorded import APPLY, GENESIS, contracts_of
 from tokenmesh.ledger.settled import settled_of
 from tokenmesh.ledger.worth import movement
 from tokenmesh_chaincode.contract import ContractError, replay
 from tokenmesh_chaincode.contract.batch import COLLECTION
-from tokenmesh_chaincode.documents import Contract, DocumentError, Verifier, parse_operation
+from tokenmesh_chaincode.documents import Contract, Disclosures, DocumentError, Verifier, parse_operation
 from tokenmesh_chaincode.documents.jws import decode_segment
 from tokenmesh_chaincode.rules import Outcome
 from tokenmesh_chaincode.shim import ClientIdentity
@@ -27,6 +28,9 @@ from tokenmesh_chaincode.state import Value
 
 OK = 200
 NO_TRANSIENT: Mapping[str, bytes] = {}
+
+Disclose: TypeAlias = Callable[[Sequence[str]], Disclosures]
+"""Gives the disclosures with these digests, as far as they are at hand."""
 
 
 class Found(NamedTuple):
@@ -37,12 +41,16 @@ class Found(NamedTuple):
 
 
 class Replayed(NamedTuple):
-    """A transaction of the ledger, run again. ``settled``: the contracts for which tokens moved in it."""
+    """A transaction of the ledger, run again. ``settled``: the contracts for which tokens moved in it.
+
+    Of its ``private`` contracts ``undisclosed`` are those whose disclosures are not at hand.
+    """
 
     found: list[Found]
     changes: bool
     settled: list[Contract]
     private: int
+    undisclosed: int
 
 
 class RecordedStub:
@@ -72,9 +80,8 @@ class RecordedStub:
     def del_state(self, key: str) -> None:
         self.writes[key.encode()] = None
 
-    def put_private_data(self, collection: str, key: str, value: bytes) -> NoReturn:
-        what = f"{len(value)} bytes for {key} of {collection}"
-        raise ContractError("no_disclosures", f"a replay has none to keep: {what}")
+    def put_private_data(self, collection: str, key: str, value: bytes) -> None:
+        """Whether the hashes of what is kept are right is found without it: see :func:`_check_private`."""
 
     def get_private_datas(self, collection: str, keys: Sequence[str]) -> NoReturn:
         what = f"{len(keys)} keys of {collection}"
@@ -107,25 +114,29 @@ def replayed(
     transaction: Transaction,
     state: ChannelState,
     chaincode: str,
+    disclose: Disclose,
     verify_many: Verifier,
 ) -> Replayed | None:
     """Run a valid transaction again, before its writes are in ``state``; None if it has nothing to do with
-    the ledger that ``chaincode`` keeps. ``verify_many`` checks documents' signatures."""
+    the ledger that ``chaincode`` keeps. ``disclose`` gives disclosures of private contracts, if it has them,
+    and ``verify_many`` checks documents' signatures."""
     own = next((one for one in transaction.namespaces if one.name == chaincode), None)
     written = {} if own is None else {write.key: write.value for write in own.writes}
     if transaction.chaincode != chaincode:
         if own is None or not (written or own.collections or own.metadata_writes):
             return None
         text = f"chaincode {transaction.chaincode} wrote into the ledger's state"
-        return Replayed([Found("writes", text)], True, [], 0)
+        return Replayed([Found("writes", text)], True, [], 0, 0)
     function = transaction.arguments[:1]
     if function not in ((GENESIS,), (APPLY,)) and not written:
         return None
-    found = _compare(RecordedStub(envelope, transaction, state), transaction, own, written, verify_many)
-    settled, private = _carried(envelope.tx_id, transaction) if function == (APPLY,) else ([], [])
-    found += _check_private(own, private)
+    settled, digests = _carried(envelope.tx_id, transaction) if function == (APPLY,) else ([], [])
+    known = {sd: one for sd, one in disclose(digests).items() if private.holds(sd, one)} if digests else {}
+    stub = RecordedStub(envelope, transaction, state)
+    found = _compare(stub, transaction, own, written, known, verify_many)
+    found += _check_private(own, digests)
     found += _conservation(state, chaincode, written)
-    return Replayed(found, bool(written), settled, len(private))
+    return Replayed(found, bool(written), settled, len(digests), len(digests) - len(known))
 
 
 def _compare(
@@ -133,10 +144,11 @@ def _compare(
     transaction: Transaction,
     own: Namespace | None,
     written: Mapping[bytes, bytes | None],
+    disclosures: Disclosures,
     verify_many: Verifier,
 ) -> list[Found]:
     try:
-        answer = replay(stub, transaction.payload, verify_many=verify_many)
+        answer = replay(stub, transaction.payload, disclosures, verify_many=verify_many)
     except ContractError as error:
         return [Found("outcome", f"the rules refuse it: {error}")]
     except Exception as error:
@@ -183,7 +195,7 @@ def _about_key(
 def _carried(tx_id: str, transaction: Transaction) -> tuple[list[Contract], list[str]]:
     """The contracts that are settled in it, and the digests of the private contracts that came with it."""
     settled: list[Contract] = []
-    private: dict[str, None] = {}
+    digests: dict[str, None] = {}
     done: set[tuple[str, str]] = set()
     try:
         results = json.loads(transaction.payload)
@@ -195,12 +207,12 @@ def _carried(tx_id: str, transaction: Transaction) -> tuple[list[Contract], list
                 continue  # it stands in the batch twice, and happened once
             done.add((body.iss, body.jti))
             carried = [one.body for one in contracts_of(body.act, body.arg)]
-            private.update(dict.fromkeys(one.sd for one in carried if one.sd is not None))
+            digests.update(dict.fromkeys(one.sd for one in carried if one.sd is not None))
             if body.act == "settle":
                 settled += settled_of(carried, Outcome(ok, code, detail))
     except (ValueError, TypeError, KeyError, DocumentError):
         return [], []  # the answer is not what the rules give, and was found to be another
-    return settled, list(private)
+    return settled, list(digests)
 
 
 def _check_private(own: Namespace | None, digests: Sequence[str]) -> list[Found]:

@@ -11,23 +11,25 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from tokenmesh.errors import ConfigError, LedgerUnavailable
+from tokenmesh.errors import ConfigError, LedgerError, LedgerUnavailable
 from tokenmesh.fabric.blocks import Block, ledger_info, read_blocks
 from tokenmesh.fabric.blocks.codes import MVCC_READ_CONFLICT, PHANTOM_READ_CONFLICT, code_name
 from tokenmesh.fabric.blocks.definitions import LIFECYCLE
 from tokenmesh.fabric.blocks.state import ChannelState
 from tokenmesh.fabric.blocks.validation import Judged, Problem, Validator
 from tokenmesh.fabric.errors import BlockError, FabricError
-from tokenmesh.fabric.gateway import Gateway, Network
-from tokenmesh.ledger.fabric.replaying import replayed
+from tokenmesh.fabric.gateway import NO_RETRY, Gateway, Network
+from tokenmesh.ledger.fabric.questions import StateQuestions
+from tokenmesh.ledger.fabric.replaying import Disclose, replayed
 from tokenmesh.ledger.findings import Enough, Finding, Findings, Report
 from tokenmesh.ledger.settled import SettledOnce
+from tokenmesh_chaincode.documents import NO_DISCLOSURES, Disclosures
 from tokenmesh_chaincode.verifiers import Verifiers
 
 __all__ = ["Finding", "Report", "Verified", "verify_blocks", "verify_fabric"]
@@ -72,7 +74,7 @@ def verify_fabric(
         height = ledger_info(network).height
         blocks = read_blocks(network, 0, height - 1)
         with closing(blocks):
-            verification = _Verification(chaincode, progress, height, genesis)
+            verification = _Verification(chaincode, progress, height, genesis, _asking(network, chaincode))
             others = {name: one.get_network(channel) for name, one in witnesses.items()}
             verification.run(blocks, others)
     except FabricError as error:
@@ -87,7 +89,7 @@ def verify_blocks(
 ) -> Verified:
     """The same for blocks from anywhere, such as
     :func:`~tokenmesh.fabric.blocks.read_block_files`."""
-    verification = _Verification(chaincode, progress, 0, genesis)
+    verification = _Verification(chaincode, progress, 0, genesis, _nothing)
     try:
         verification.run(blocks, {})
     except BlockError as error:
@@ -98,8 +100,16 @@ def verify_blocks(
 class _Verification:
     """One run over one channel's blocks."""
 
-    def __init__(self, chaincode: str, progress: Progress | None, height: int, genesis: str) -> None:
+    def __init__(
+        self,
+        chaincode: str,
+        progress: Progress | None,
+        height: int,
+        genesis: str,
+        disclose: Disclose,
+    ) -> None:
         self.chaincode = chaincode
+        self.disclose = disclose
         self.progress = progress
         self.height = height
         self.genesis = genesis
@@ -108,6 +118,7 @@ class _Verification:
         self.blocks = 0
         self.transactions = 0
         self.private = 0
+        self.undisclosed = 0
         self.witnesses: list[str] = []
         self.silent: list[str] = []
         self.diverged = False
@@ -115,7 +126,7 @@ class _Verification:
 
     @property
     def verified(self) -> Verified:
-        report = Report(self.transactions, self.findings.found, self.private, self.private)
+        report = Report(self.transactions, self.findings.found, self.private, self.undisclosed)
         return Verified(report, self.blocks, self.genesis, (*self.witnesses,), (*self.silent,))
 
     def run(self, blocks: Iterable[Block], witnesses: Mapping[str, Network]) -> None:
@@ -167,7 +178,9 @@ class _Verification:
     def _replay(self, judged: Judged, state: ChannelState, settled: SettledOnce) -> None:
         if not judged.is_valid or judged.envelope is None or judged.transaction is None:
             return
-        one = replayed(judged.envelope, judged.transaction, state, self.chaincode, self.verifiers)
+        one = replayed(
+            judged.envelope, judged.transaction, state, self.chaincode, self.disclose, self.verifiers
+        )
         if one is None:
             return
         block = judged.version.block
@@ -177,6 +190,7 @@ class _Verification:
             self._find(block, judged.tx_id, "settled_twice", text)
         self.transactions += one.changes
         self.private += one.private
+        self.undisclosed += one.undisclosed
 
     def _ask_witnesses(
         self, last: Block, witnesses: Mapping[str, Network], connection: sqlite3.Connection
@@ -193,6 +207,24 @@ class _Verification:
                 self.witnesses.append(name)
             else:
                 self._find(number, "", "chain", f"the peer {name} has another block of this number")
+
+
+def _nothing(_: Sequence[str]) -> Disclosures:
+    return NO_DISCLOSURES
+
+
+def _asking(network: Network, chaincode: str) -> Disclose:
+    """Disclosures from the peer, if it is a member of the collection; whether they are right is checked."""
+    questions = StateQuestions(network.get_contract(chaincode), NO_RETRY)
+
+    def disclose(digests: Sequence[str]) -> Disclosures:
+        try:
+            found = questions.disclosures(digests)
+        except (LedgerError, ValueError, TypeError):
+            return NO_DISCLOSURES
+        return {sd: one for sd, one in found.items() if isinstance(one, str)}
+
+    return disclose
 
 
 def _block_of(network: Network, last: int) -> tuple[int, bytes]:
