@@ -32,7 +32,8 @@ class Fault(NamedTuple):
 
 
 class Key(NamedTuple):
-    """A certificate's key, good for contracts made from ``since`` until ``until``; if ``revoked`` for none."""
+    """A certificate's key, good for contracts made from ``since`` until ``until``; for none if it is
+    ``revoked``."""
 
     key: EllipticCurvePublicKey
     since: int
