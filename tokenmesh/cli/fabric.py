@@ -19,7 +19,7 @@ from tokenmesh.cli.session import Session
 
 if TYPE_CHECKING:  # the extra `fabric` need not be installed for the other commands to work
     from tokenmesh.fabric.network import Network
-    from tokenmesh.fabric.network.tools import Progress as Report
+    from tokenmesh.fabric.network.gobuild import Progress as Report
 
 MEBIBYTE = 2**20
 

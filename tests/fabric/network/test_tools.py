@@ -119,7 +119,7 @@ def test_without_programs_and_go_one_line_says_what_to_do(environ: dict[str, str
 
 
 def test_what_go_lacks_is_said(with_go: dict[str, str], tmp_path: Path) -> None:
-    assert "too old to build them (go version go1.19.8" in str(available({**with_go, "GO_VERSION": "1.19.8"}))
+    assert "too old to build with (go version go1.19.8" in str(available({**with_go, "GO_VERSION": "1.19.8"}))
     assert available({**with_go, "GO_VERSION": "1.30"}) is None
     only_go = tmp_path / "only"
     program(only_go / "go", (tmp_path / "go" / "go").read_text())

@@ -20,6 +20,7 @@ from tokenmesh.fabric.network import configuration, logs, organisations, ports, 
 from tokenmesh.fabric.network.bringup import Bringup, each, leader
 from tokenmesh.fabric.network.chaincodes import give_keys
 from tokenmesh.fabric.network.deploying import Deployment
+from tokenmesh.fabric.network.gobuild import Progress
 from tokenmesh.fabric.network.layout import Layout
 from tokenmesh.fabric.network.plan import (
     Chaincode,
@@ -32,7 +33,7 @@ from tokenmesh.fabric.network.plan import (
 )
 from tokenmesh.fabric.network.profile import write_profile
 from tokenmesh.fabric.network.status import NodeStatus, node_status
-from tokenmesh.fabric.network.tools import Progress, find_tools
+from tokenmesh.fabric.network.tools import find_tools
 from tokenmesh.fabric.profile import Profile, load_profile
 
 UPDATE_S = 30.0

@@ -7,21 +7,26 @@ Four are needed: ``peer``, ``orderer``, ``configtxgen`` and ``fabric-ca-server``
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import importlib.resources
 import os
 import re
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from tokenmesh.fabric.errors import ToolsMissing
+from tokenmesh.fabric.network.gobuild import (
+    Progress,
+    build_into,
+    cache_folder,
+    check_go,
+    compile_packages,
+    packages_in,
+    run_go,
+)
 
 PROGRAMS = ("peer", "orderer", "configtxgen", "fabric-ca-server")
 MODULES = {
@@ -32,13 +37,7 @@ MODULES = {
 SAMPLES = ("core.yaml", "orderer.yaml")
 FABRIC_MODULE = "github.com/hyperledger/fabric"
 FABRIC_VERSION = "3.1.1"
-GO_OLDEST = (1, 21)
-"""From here on, Go fetches the newer version of itself that a go.mod asks for."""
-BUILD_TIMEOUT_S = 1800
-ERROR_LINES_MAX = 20
-
-Progress = Callable[[str, float | None], None]
-"""Told what is being done, and how far it is (0 to 1; None where that isn't known)."""
+OPTIONS = ("-tags", "noplugin,netgo,osusergo")
 
 
 class Tools(NamedTuple):
@@ -138,11 +137,7 @@ def _is_fabric_3(peer: str) -> bool:
 
 
 def _cache_folder(environ: Mapping[str, str]) -> Path:
-    root = Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tokenmesh"
-    pins = hashlib.sha256()
-    for pin in _pins():
-        pins.update((assets() / pin).read_bytes())
-    return root / f"fabric-{FABRIC_VERSION}-{pins.hexdigest()[:12]}"
+    return cache_folder(f"fabric-{FABRIC_VERSION}", [assets() / pin for pin in _pins()], environ)
 
 
 def _pins() -> list[Path]:
@@ -150,130 +145,54 @@ def _pins() -> list[Path]:
 
 
 def _check_compilers(environ: Mapping[str, str]) -> None:
+    named = f"set FABRIC_BIN to a folder with {', '.join(PROGRAMS)}"
+    check_go("Fabric's programs are missing", f", or {named}", environ)
     path = environ.get("PATH", "")
-    if shutil.which("go", path=path) is None:
-        raise ToolsMissing(
-            "Fabric's programs are missing, and so is Go to build them: install Go 1.24 or newer, "
-            f"or set FABRIC_BIN to a folder with {', '.join(PROGRAMS)}"
-        )
-    said = _go(["version"], Path.cwd(), environ)
-    version = re.search(r"go(\d+)\.(\d+)", said)
-    if version is None or (int(version[1]), int(version[2])) < GO_OLDEST:
-        raise ToolsMissing(
-            f"Fabric's programs are missing, and this Go is too old to build them ({said.strip()}): "
-            "install Go 1.24 or newer, or set FABRIC_BIN to a folder with them"
-        )
     if shutil.which("cc", path=path) is None and shutil.which("gcc", path=path) is None:
         raise ToolsMissing(
-            "building fabric-ca-server needs a C compiler for its SQLite: install gcc, "
-            f"or set FABRIC_BIN to a folder with {', '.join(PROGRAMS)}"
+            f"building fabric-ca-server needs a C compiler for its SQLite: install gcc, or {named}"
         )
 
 
 def _build(cache: Path, progress: Progress, environ: Mapping[str, str]) -> None:
-    """Build all programs into ``cache``: one builder at a time, and whole or not at all."""
+    """Build all programs into ``cache``."""
     _check_compilers(environ)
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    with _build_lock(cache, progress):
-        if (cache / "bin").is_dir():  # another process built it while this one waited
+    # SQLite lightly optimised: much less to wait for.
+    environ = {**environ, "CGO_ENABLED": "1", "CGO_CFLAGS": "-O1"}
+    with build_into(cache, "Fabric", progress) as stage:
+        if stage is None:
             return
-        with tempfile.TemporaryDirectory(dir=cache.parent, prefix="building-") as made:
-            stage = Path(made)
-            source = stage / "source"
-            for pin in _pins():
-                (source / pin).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(assets() / pin, source / pin)
-            _compile(source, stage / "tools" / "bin", progress, environ)
-            module = _go(["list", "-m", "-f", "{{.Dir}}", FABRIC_MODULE], source, environ).strip()
-            (stage / "tools" / "config").mkdir()
-            for name in SAMPLES:
-                # Not copy: files of the module cache are read-only, and these are ours to remove.
-                (stage / "tools" / "config" / name).write_bytes(
-                    (Path(module) / "sampleconfig" / name).read_bytes()
-                )
-            (stage / "tools").rename(cache)
-
-
-@contextmanager
-def _build_lock(cache: Path, progress: Progress) -> Iterator[None]:
-    with Path(f"{cache}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress("Another process is building Fabric; waiting for it", None)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        source = stage / "source"
+        for pin in _pins():
+            (source / pin).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(assets() / pin, source / pin)
+        _compile(source, stage / "tools" / "bin", progress, environ)
+        module = run_go(["list", "-m", "-f", "{{.Dir}}", FABRIC_MODULE], source, environ).strip()
+        (stage / "tools" / "config").mkdir()
+        for name in SAMPLES:
+            # Not copy: files of the module cache are read-only, and these are ours to remove.
+            (stage / "tools" / "config" / name).write_bytes(
+                (Path(module) / "sampleconfig" / name).read_bytes()
+            )
 
 
 def _compile(source: Path, target: Path, progress: Progress, environ: Mapping[str, str]) -> None:
-    """Compile with progress: Go names each package as it gets to it, ``go list`` knows how many there are."""
     target.mkdir(parents=True)
     progress("Fetching the sources of Fabric and fabric-ca", None)
-    options = ["-tags", "noplugin,netgo,osusergo"]
     totals = {
-        folder: len(_go(["list", *options, "-deps", *packages], source / folder, environ).split())
+        folder: packages_in(packages, OPTIONS, source / folder, environ)
         for folder, packages in MODULES.items()
     }
     what = f"Building Fabric {FABRIC_VERSION} and fabric-ca (once; about two minutes)"
     before, total = 0, sum(totals.values())
     for folder, packages in MODULES.items():
-        # No debug information and SQLite lightly optimised: half the size, and much less to wait for.
-        command = [
-            "go",
-            "build",
-            *options,
-            "-v",
-            "-trimpath",
-            "-ldflags=-s -w",
-            "-o",
-            f"{target}/",
-            *packages,
-        ]
-        with subprocess.Popen(
-            command, cwd=source / folder, env=_go_environment(environ), stderr=subprocess.PIPE, text=True
-        ) as process:
-            said = _follow(process.stderr, partial(_report, progress, what, before, total))
-        if process.returncode != 0:
-            raise ToolsMissing("Go could not build Fabric:\n" + "\n".join(said))
+        seen = partial(_report, progress, what, before, total)
+        compile_packages(
+            packages, OPTIONS, target, seen, what="Fabric", source=source / folder, environ=environ
+        )
         before += totals[folder]
     progress(what, 1.0)
 
 
 def _report(progress: Progress, what: str, before: int, total: int, seen: int) -> None:
     progress(what, min((before + seen) / total, 0.99))
-
-
-def _follow(lines: IO[str] | None, seen: Callable[[int], None]) -> list[str]:
-    """Count the packages that go by; keep the last lines for an error."""
-    kept: list[str] = []
-    for count, line in enumerate(lines or (), start=1):
-        kept = [*kept[-ERROR_LINES_MAX:], line.rstrip()]
-        seen(count)
-    return kept
-
-
-def _go(arguments: list[str], source: Path, environ: Mapping[str, str]) -> str:
-    try:
-        done = subprocess.run(
-            ["go", *arguments],
-            cwd=source,
-            env=_go_environment(environ),
-            capture_output=True,
-            text=True,
-            timeout=BUILD_TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ToolsMissing(
-            f"go {arguments[0]} took more than {BUILD_TIMEOUT_S} s; is the module proxy slow?"
-        ) from error
-    if done.returncode != 0:
-        tail = "\n".join(done.stderr.splitlines()[-ERROR_LINES_MAX:])
-        raise ToolsMissing(
-            f"go {arguments[0]} failed; is Go 1.24 or newer, and the module proxy in reach?\n{tail}"
-        )
-    return done.stdout
-
-
-def _go_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    return {**environ, "CGO_ENABLED": "1", "CGO_CFLAGS": "-O1", "GOWORK": "off", "GO111MODULE": "on"}
