@@ -8,13 +8,14 @@ its receipt; a streamed one goes out as it comes, and ends its contract before i
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar, TypeAlias
 from urllib.parse import quote
 
 import anyio
 
 from tokenmesh.decorators import Handler
+from tokenmesh.frameworks.asgi_body import ClientGone, Message, Receive, Scope, read_body, replay
 from tokenmesh.frameworks.base import Recorder
 from tokenmesh.journal import StoredResponse
 from tokenmesh.provider import (
@@ -23,8 +24,6 @@ from tokenmesh.provider import (
     Answered,
     AnyProvider,
     Exchange,
-    Problem,
-    Refused,
     Request,
 )
 from tokenmesh.provider.exchange import current
@@ -32,9 +31,6 @@ from tokenmesh.provider.receipts import EMPTY_DIGEST
 from tokenmesh.steps import arun
 from tokenmesh_chaincode import documents
 
-Scope: TypeAlias = MutableMapping[str, Any]
-Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -45,10 +41,6 @@ _CONTRACT = b"token-contract"
 _RECEIPT = RECEIPT_HEADER.lower().encode()
 _PATHSEND = "http.response.pathsend"
 _SEGMENT = re.compile(r"[^/]+")
-
-
-class ClientGone(Exception):
-    """The client went away before it had sent its request."""
 
 
 class ASGIExchange(Exchange):
@@ -163,17 +155,17 @@ async def _admitted(
     native = None
     if terms.asks:
         # A price may depend on anything, the body too.
-        body = await _read_body(scope, receive, most)
-        again = _replay(body, receive)
-        native = conversation.request(scope, _replay(body, receive))
+        body = await read_body(scope, receive, most)
+        again = replay(body, receive)
+        native = conversation.request(scope, replay(body, receive))
     exchange = ASGIExchange(provider, terms, _request(handler, path, scope, whole, native), handler)
     rest = exchange.check()
     if rest is not None:
         await arun(rest)
     if not exchange.free:
         if body is None:
-            body = await _read_body(scope, receive, most)
-            again = _replay(body, receive)
+            body = await read_body(scope, receive, most)
+            again = replay(body, receive)
         rest = exchange.admit()
         if rest is not None:
             await arun(rest)
@@ -202,46 +194,6 @@ def _request(handler: Handler, path: str, scope: Scope, body: Callable[[], bytes
         scope.get("path_params") or {},
         alias,
     )
-
-
-async def _read_body(scope: Scope, receive: Receive, most: int) -> bytes:
-    """The whole body; raises :class:`Refused` when it is too large."""
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and int(value[:20]) > most:
-            raise _too_large(most)
-    message = await receive()
-    if message["type"] == "http.request" and not message.get("more_body", False):
-        whole: bytes = message.get("body", b"")
-        if len(whole) > most:
-            raise _too_large(most)
-        return whole
-    body = bytearray()
-    while True:
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        body += message.get("body", b"")
-        if len(body) > most:
-            raise _too_large(most)
-        if not message.get("more_body", False):
-            return bytes(body)
-        message = await receive()
-
-
-def _too_large(most: int) -> Refused:
-    return Refused(Problem("request_too_large", f"At most {most} bytes are taken."))
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    read = False
-
-    async def again() -> Message:
-        nonlocal read
-        if read:
-            return await receive()
-        read = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return again
 
 
 def _forbid_pathsend(scope: Scope) -> None:

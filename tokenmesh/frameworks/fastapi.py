@@ -28,15 +28,8 @@ from starlette.routing import Host, Mount, Route, WebSocketRoute
 from tokenmesh.decorators import Handler
 from tokenmesh.errors import ServingError
 from tokenmesh.frameworks import base
-from tokenmesh.frameworks.asgi import (
-    EXCHANGE,
-    Conversation,
-    Receive,
-    Scope,
-    Send,
-    serve,
-    serve_crashes,
-)
+from tokenmesh.frameworks.asgi import EXCHANGE, Conversation, Send, serve, serve_crashes
+from tokenmesh.frameworks.asgi_body import Receive, Scope
 from tokenmesh.frameworks.base import OFFERS_PATH, RECEIPTS_PATH, Framework, Site, put
 from tokenmesh.provider import Answer
 from tokenmesh.provider.terms import Terms
