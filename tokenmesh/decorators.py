@@ -14,7 +14,7 @@ import contextlib
 import functools
 import inspect
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
 from importlib.metadata import EntryPoint, entry_points
 from types import CoroutineType, FunctionType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
@@ -28,6 +28,7 @@ from tokenmesh.provider.problems import Answered, Problem, Refused
 from tokenmesh.provider.terms import Request, Terms, Via
 from tokenmesh.provider.views import MARK, VIEWS
 from tokenmesh.steps import arun, run
+from tokenmesh.telemetry import FulfilWatch
 from tokenmesh_chaincode.documents import Contract
 
 if TYPE_CHECKING:
@@ -232,8 +233,12 @@ def _function(function: Callable[..., Any], handler: Handler) -> Callable[..., A
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         exchange = enter(handler)
         token = var.set(exchange)
+        watch = None
         try:
             begin(exchange)
+            watch = exchange.watch
+            if watch is not None:
+                watch.enter()
             try:
                 result = function(*args, **kwargs)
             except BaseException as error:
@@ -241,6 +246,8 @@ def _function(function: Callable[..., Any], handler: Handler) -> Callable[..., A
                 raise
         finally:
             var.reset(token)
+            if watch is not None:
+                watch.leave()
         return awaited(exchange, result) if type(result) is coroutine else result
 
     return wrapper
@@ -248,11 +255,17 @@ def _function(function: Callable[..., Any], handler: Handler) -> Callable[..., A
 
 async def _awaited(exchange: Exchange, result: Awaitable[Any]) -> Any:
     """A coroutine that a plain function gave: it is still the handler."""
+    watch = exchange.watch
+    if watch is not None:
+        watch.enter()
     try:
         return await result
     except BaseException as error:
         exchange.fail(error)
         raise
+    finally:
+        if watch is not None:
+            watch.leave()
 
 
 def _coroutine(function: Callable[..., Any], handler: Handler) -> Callable[..., Any]:
@@ -261,8 +274,12 @@ def _coroutine(function: Callable[..., Any], handler: Handler) -> Callable[..., 
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         exchange = enter(handler)
         token = var.set(exchange)
+        watch = None
         try:
             await begin(exchange)
+            watch = exchange.watch
+            if watch is not None:
+                watch.enter()
             try:
                 return await function(*args, **kwargs)
             except BaseException as error:
@@ -270,6 +287,8 @@ def _coroutine(function: Callable[..., Any], handler: Handler) -> Callable[..., 
                 raise
         finally:
             var.reset(token)
+            if watch is not None:
+                watch.leave()
 
     return wrapper
 
@@ -292,10 +311,26 @@ def _late(exchange: Exchange, generator: Generator[Any, Any, Any]) -> Generator[
     with contextlib.closing(generator):
         _begin(exchange)
         try:
-            return (yield from generator)
+            if exchange.watch is None:
+                return (yield from generator)
+            yield from _watched(exchange.watch, generator)
         except Exception as error:
             exchange.fail(error)
             raise
+
+
+def _watched(watch: FulfilWatch, generator: Generator[Any, Any, Any]) -> Iterator[Any]:
+    """A generator's items, its span the current one while it makes one, and no longer: between two of them
+    other code runs here, and the next may be asked for in another context."""
+    while True:
+        watch.enter()
+        try:
+            item = next(generator)
+        except StopIteration:
+            return
+        finally:
+            watch.leave()
+        yield item
 
 
 def _async_generator(function: Callable[..., Any], handler: Handler) -> Callable[..., Any]:
@@ -311,8 +346,25 @@ async def _alate(exchange: Exchange, generator: AsyncGenerator[Any, None]) -> As
     async with contextlib.aclosing(generator):
         await _abegin(exchange)
         try:
-            async for item in generator:
-                yield item
+            if exchange.watch is None:
+                async for item in generator:
+                    yield item
+            else:
+                async for item in _awatched(exchange.watch, generator):
+                    yield item
         except Exception as error:
             exchange.fail(error)
             raise
+
+
+async def _awatched(watch: FulfilWatch, generator: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
+    """The same for an async one."""
+    while True:
+        watch.enter()
+        try:
+            item = await anext(generator)
+        except StopAsyncIteration:
+            return
+        finally:
+            watch.leave()
+        yield item

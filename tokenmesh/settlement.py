@@ -27,6 +27,7 @@ from tokenmesh.journal import Batch, Item, Journal
 from tokenmesh.journal.base import Key
 from tokenmesh.ledger import Ledger
 from tokenmesh.steps import Steps, run, wait
+from tokenmesh.telemetry import Settled, SettleWatch
 from tokenmesh_chaincode.documents import (
     DocumentError,
     Operation,
@@ -120,6 +121,7 @@ class Settlement:
         self._thread: threading.Thread | None = None
         self._stop_at = float("inf")
         self.failure: TokenmeshError | None = None
+        self._watched: tuple[int, SettleWatch | None] = (-1, None)
 
     # One round
 
@@ -166,6 +168,7 @@ class Settlement:
             if not (yield from wait(self._journal.keep_operation(batch.id, text))):
                 return Round(0)
         operation = parse_operation(text).body
+        self._watch(batch)
         if now > operation.exp:
             # The ledger's clock may be behind this one: until it must be past the expiry as well, the
             # document could still take effect.
@@ -198,7 +201,11 @@ class Settlement:
         if not (
             yield from wait(self._journal.finish_batch(batch.id, lost, tx_id, self._clock(), settled=settled))
         ):
+            self._unwatch("TakenOver")
             return Round(0)  # adopted meanwhile by a process that took this one for dead
+        watch, self._watched = self._watched[1], (-1, None)
+        if watch is not None:
+            watch.end(tx_id, [jti for _, jti in lost])
         for (payer, jti), code in lost.items():
             _log.warning("the ledger refused to settle contract %s of %s: %s", jti, payer, code)
         paid = [item for item in batch.items if (item.payer, item.jti) not in lost]
@@ -242,6 +249,7 @@ class Settlement:
                 if record.code == "ok":
                     settled[item.payer, item.jti] = record.tx_id
         yield from wait(self._journal.release_batch(batch.id, settled=settled))
+        self._unwatch("expired")
         return Round(0, settled=len(settled))
 
     def _is_mine(self, record: Any, item: Item) -> bool:
@@ -264,6 +272,7 @@ class Settlement:
                 if claim is not None and now > claim.settle_by:
                     lost[item.payer, item.jti] = outcome.code
             yield from wait(self._journal.release_batch(batch.id, refused=lost))
+            self._unwatch(outcome.code)
             self._limit = max(1, (len(batch.items) + len(batch.voids)) // 2)
         raise OperationRefused(
             f"the ledger refused a settlement: {outcome.code}", code=outcome.code, detail=outcome.detail
@@ -279,7 +288,27 @@ class Settlement:
         if self._failures == 1 or type(error) is not type(self.failure):
             _log.warning("settlement waits, and tries again: %s", error)
         self.failure = error
+        if self._watched[1] is not None:
+            self._watched[1].again(type(error).__name__)
         return Round(delay, failure=error)
+
+    # What it shows
+
+    def _watch(self, batch: Batch) -> None:
+        """Have a span for a batch: one, however many rounds it takes."""
+        if self._watched[0] == batch.id:
+            return
+        self._unwatch("TakenOver")
+        contracts = [Settled(item.payer, item.jti, item.contract, item.charged) for item in batch.items]
+        contracts += [Settled(release.payer, release.jti, None, 0) for release in batch.voids]
+        act = "void" if batch.voids else "settle"
+        self._watched = batch.id, SettleWatch.begin(self._signer.name, self._ledger.domain, act, contracts)
+
+    def _unwatch(self, why: str) -> None:
+        """The batch that there was goes to the ledger in another operation, or by another process."""
+        watch, self._watched = self._watched[1], (-1, None)
+        if watch is not None:
+            watch.give_up(why)
 
     # The thread
 

@@ -13,6 +13,7 @@ from tokenmesh.clients.options import Retry, Via, belongs, call_options
 from tokenmesh.consumer import CONTRACT_HEADER, Ask, InResponse, ReadBody, Send
 from tokenmesh.errors import ConfigError
 from tokenmesh.steps import Steps, arun, run
+from tokenmesh.telemetry import inject
 
 if TYPE_CHECKING:
     import httpx
@@ -108,6 +109,7 @@ class PayingAuth(_Auth):
         request.headers.pop(CONTRACT_HEADER, None)
         if effect.contract is not None:
             request.headers[CONTRACT_HEADER] = effect.contract
+        inject(request.headers)
         return request
 
     def _whole(self, effect: Send | Ask, response: httpx.Response) -> bool:

@@ -28,6 +28,7 @@ from tokenmesh.consumer import (
     TransportFailed,
     own_headers,
 )
+from tokenmesh.telemetry import inject
 
 if TYPE_CHECKING:
     import httpx
@@ -108,6 +109,7 @@ class Exchange:
             headers = own_headers(request.headers.multi_items())
             extensions = {k: v for k, v in request.extensions.items() if k == "timeout"}
             native = library.Request("GET", effect.url, headers=headers, extensions=extensions)
+            inject(native.headers)
             return native
         # A copy: the caller's own request must not carry a contract on to where it is redirected.
         native = library.Request(
@@ -119,6 +121,7 @@ class Exchange:
         )
         if effect.contract is not None:
             native.headers[CONTRACT_HEADER] = effect.contract
+        inject(native.headers)
         return native
 
     def whole(self, effect: Send | Ask, response: httpx.Response) -> bool:

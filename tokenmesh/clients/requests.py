@@ -30,6 +30,7 @@ from tokenmesh.consumer import (
     TransportFailed,
     own_headers,
 )
+from tokenmesh.telemetry import inject
 
 if TYPE_CHECKING:
     from tokenmesh.mesh import Mesh
@@ -239,11 +240,14 @@ class _Exchange:
             asked.prepare(
                 method="GET", url=effect.url, headers=dict(own_headers(self.request.headers.items()))
             )
+            inject(asked.headers)
             return asked
         prepared = self.request.copy()
         prepared.headers.pop(CONTRACT_HEADER, None)
         if effect.contract is not None:
             prepared.headers[CONTRACT_HEADER] = effect.contract
+        # Over what an instrumentation of requests has written, whose span is around this call.
+        inject(prepared.headers)
         return prepared
 
     def _read(self, response: requests.Response, effect: Send | Ask) -> bytes:

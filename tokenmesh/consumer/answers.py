@@ -177,6 +177,8 @@ class Answers:
                     text, expected, status=pending.status, digests=pending.digests
                 )
                 info.receipt, info.receipt_text, info.charged = receipt, text, receipt.tok
+                if call.watch is not None:
+                    call.watch.concluded(receipt.out, receipt.tok, receipt.tx)
         finally:
             if receipt is None:
                 self.abandon(pending)

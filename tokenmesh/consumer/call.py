@@ -17,8 +17,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from opentelemetry import trace
-
 from tokenmesh.consumer.messages import (
     CallInfo,
     CallOptions,
@@ -43,6 +41,7 @@ from tokenmesh.errors import (
 )
 from tokenmesh.retry import IDEMPOTENT, Tries
 from tokenmesh.steps import Sleep, Steps
+from tokenmesh.telemetry import CallWatch, traceparent
 from tokenmesh.treasury import Ticket
 from tokenmesh_chaincode import documents
 from tokenmesh_chaincode.documents import Contract, Receipt
@@ -91,6 +90,7 @@ class Call:
         """The contract may have been taken, and no answer has said how it ended."""
         self.sending = False
         self.repriced = 0
+        self.watch: CallWatch | None = None
         self.asked_again = False
         """The payee was asked again because it may have been behind the ledger; once is enough."""
 
@@ -107,6 +107,7 @@ class Call:
                 if resigns > RESIGNS_MAX:
                     raise resign.error from None
                 self.text = ""
+                self._note_again(resigns + self.tries.number - 1, resign.error, None)
             except Again as again:
                 wait = self.tries.again(
                     error=again.error,
@@ -117,8 +118,13 @@ class Call:
                 )
                 if wait is None:
                     return again.give()
+                self._note_again(resigns + self.tries.number - 1, again.error, again.response)
                 if wait > 0:
                     yield Sleep(wait)
+
+    def _note_again(self, number: int, error: CallError | None, response: InResponse | None) -> None:
+        if self.watch is not None:
+            self.watch.again(number, why(error, response), None if response is None else response.status)
 
     def end(self) -> None:
         """Give back what is out, however the call ended: also when it was cancelled."""
@@ -218,8 +224,10 @@ class Call:
             ticket.via,
             ticket.lane,
             ticket.seq,
-            _traceparent(),
+            traceparent(),
         )
+        if self.watch is not None:
+            self.watch.signed(self.contract)
         self.text = consumer.sign(self.contract, private=offer.private or self.options.private)
 
     def _know_payee(self) -> Steps[None]:
@@ -279,6 +287,8 @@ class Call:
         """The contract has ended, as ``receipt`` says."""
         ticket, self.ticket = self.ticket, None
         self.doubt = False
+        if self.watch is not None:
+            self.watch.concluded(receipt.out, receipt.tok, receipt.tx)
         if ticket is not None:
             self.consumer.treasury.charged(ticket, receipt.tok, receipt.left)
 
@@ -333,9 +343,8 @@ class Call:
         return self.contract.exp - self.consumer.clock() - self.shelf.skew_s
 
 
-def _traceparent() -> str | None:
-    """The W3C ``traceparent`` of the span that this call is made in."""
-    context = trace.get_current_span().get_span_context()
-    if not context.is_valid:
-        return None
-    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags & 0xFF:02x}"
+def why(error: BaseException | None, response: InResponse | None) -> str:
+    """What a try that failed is counted under: the error's class, or the response's status."""
+    if error is None:
+        return "" if response is None else str(response.status)
+    return type(error).__name__

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from tokenmesh.config import Settings
 from tokenmesh.consumer.answers import Answers, Pending
-from tokenmesh.consumer.call import Call
+from tokenmesh.consumer.call import Call, why
 from tokenmesh.consumer.messages import (
     Ask,
     CallOptions,
@@ -33,6 +33,7 @@ from tokenmesh.ledger.base import Ledger
 from tokenmesh.places import without_secrets
 from tokenmesh.retry import FullJitter, Policy, Tries, stop_by_default
 from tokenmesh.steps import Steps, wait
+from tokenmesh.telemetry import CallWatch
 from tokenmesh.treasury import Treasury
 from tokenmesh_chaincode import documents
 from tokenmesh_chaincode.documents import Contract
@@ -91,18 +92,45 @@ class Consumer:
         """
         tries = Tries(options.retry or self._policy, request.method, self._monotonic)
         call = Call(self, service, request, options, tries, follow_up=follow_up)
+        watch = call.watch = CallWatch.begin(self.payer, service, self.domain, options.url)
+        if watch is None:
+            try:
+                return (yield from call.run())
+            finally:
+                call.end()
         try:
-            return (yield from call.run())
+            response = yield from call.run()
+        except BaseException as error:
+            watch.end(why(error, None))
+            raise
+        else:
+            if response.pending is None:
+                watch.end(why(None, response) if response.status >= 400 else None)
+            return response
         finally:
+            watch.leave()
             call.end()
 
     def conclude(self, pending: Pending) -> Steps[None]:
         """Check a streamed response that was read to its end. Raises :class:`ReceiptInvalid`."""
-        return self.answers.conclude(pending)
+        watch = pending.call.watch
+        if watch is None:
+            return (yield from self.answers.conclude(pending))
+        watch.enter()
+        try:
+            yield from self.answers.conclude(pending)
+        except BaseException as error:
+            watch.end(why(error, None))
+            raise
+        finally:
+            watch.leave()
+            watch.end()
 
     def abandon(self, pending: Pending) -> None:
         """Let go of a streamed response that was not read to its end."""
         self.answers.abandon(pending)
+        if pending.call.watch is not None:
+            pending.call.watch.end()
 
     def url_of(self, service: str, url: str | None = None) -> Steps[str]:
         """Where ``service`` is: ``url`` if given, else as set in the environment, else its wallet's url.

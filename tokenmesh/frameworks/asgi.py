@@ -28,6 +28,7 @@ from tokenmesh.provider import (
 )
 from tokenmesh.provider.exchange import current
 from tokenmesh.provider.receipts import EMPTY_DIGEST
+from tokenmesh.provider.terms import Terms
 from tokenmesh.steps import arun
 from tokenmesh_chaincode import documents
 
@@ -46,8 +47,17 @@ _SEGMENT = re.compile(r"[^/]+")
 class ASGIExchange(Exchange):
     """An exchange over ASGI. A generator may begin with its first item: the response is held until then."""
 
-    __slots__ = ()
+    __slots__ = ("_scope",)
     deferred: ClassVar[bool] = True
+
+    def __init__(
+        self, provider: AnyProvider, terms: Terms, request: Request, handler: object, scope: Scope
+    ) -> None:
+        self._scope = scope
+        super().__init__(provider, terms, request, handler)
+
+    def headers(self) -> Mapping[str, str]:
+        return {name.decode("latin-1"): value.decode("latin-1") for name, value in self._scope["headers"]}
 
 
 class Conversation:
@@ -158,17 +168,21 @@ async def _admitted(
         body = await read_body(scope, receive, most)
         again = replay(body, receive)
         native = conversation.request(scope, replay(body, receive))
-    exchange = ASGIExchange(provider, terms, _request(handler, path, scope, whole, native), handler)
-    rest = exchange.check()
-    if rest is not None:
-        await arun(rest)
-    if not exchange.free:
-        if body is None:
-            body = await read_body(scope, receive, most)
-            again = replay(body, receive)
-        rest = exchange.admit()
+    exchange = ASGIExchange(provider, terms, _request(handler, path, scope, whole, native), handler, scope)
+    try:
+        rest = exchange.check()
         if rest is not None:
             await arun(rest)
+        if not exchange.free:
+            if body is None:
+                body = await read_body(scope, receive, most)
+                again = replay(body, receive)
+            rest = exchange.admit()
+            if rest is not None:
+                await arun(rest)
+    except Answered as answered:
+        exchange.leave(answered)
+        raise
     return exchange, again
 
 

@@ -195,6 +195,14 @@ class FlaskExchange(Exchange):
 
     __slots__ = ()
 
+    def headers(self) -> Mapping[str, str]:
+        environ = self.request.native.environ
+        return {
+            name[5:].lower().replace("_", "-"): value
+            for name, value in environ.items()
+            if name.startswith("HTTP_")
+        }
+
     def leave(self, answered: Answered) -> BaseException:
         super().leave(answered)
         # An HTTPException that carries a response passes by all error handlers.
@@ -253,7 +261,10 @@ class _Stream:
         return self
 
     def __next__(self) -> Any:
+        watch = self._exchange.watch
         token = current.set(self._exchange)
+        if watch is not None:
+            watch.enter()
         try:
             chunk = next(self._chunks)
         except StopIteration:
@@ -267,6 +278,8 @@ class _Stream:
             raise
         finally:
             current.reset(token)
+            if watch is not None:
+                watch.leave()
         self._recorder.add(chunk.encode() if isinstance(chunk, str) else chunk)
         return chunk
 

@@ -9,7 +9,7 @@ raises is its own affair: ``fail`` notes that it did, and the framework makes of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, ClassVar
 
@@ -17,9 +17,10 @@ from tokenmesh.errors import ServingError
 from tokenmesh.journal import StoredResponse
 from tokenmesh.provider.call import Call
 from tokenmesh.provider.domains import AnyProvider
-from tokenmesh.provider.problems import Answer, Answered
+from tokenmesh.provider.problems import Answer, Answered, Refused
 from tokenmesh.provider.terms import Request, Terms
 from tokenmesh.steps import Steps
+from tokenmesh.telemetry import FulfilWatch
 from tokenmesh_chaincode import documents
 
 _CRASH_BODY = b"Internal Server Error"
@@ -44,6 +45,7 @@ class Exchange:
 
     __slots__ = (
         "_checked",
+        "_error",
         "_reason",
         "answer",
         "call",
@@ -54,6 +56,7 @@ class Exchange:
         "request",
         "streams",
         "terms",
+        "watch",
     )
     deferred: ClassVar[bool] = False
     """Whether a generator may begin with its first item: the adapter sends nothing before that."""
@@ -70,6 +73,13 @@ class Exchange:
         self.streams = False
         self._checked: Call | None = None
         self._reason = ""
+        self._error = ""
+        self.watch = FulfilWatch.begin(self.headers)
+
+    def headers(self) -> Mapping[str, str] | None:
+        """The request's headers, lower-case, as far as a trace may stand in them; None where they are not at
+        hand."""
+        return None
 
     @property
     def open(self) -> bool:
@@ -119,6 +129,8 @@ class Exchange:
             call.provider.compare(call)
         if call.provider.claim_at_once(call):
             self.call = call
+            if self.watch is not None:
+                self.watch.claimed(call.contract)
             return None
         return self._begin(call)
 
@@ -128,15 +140,26 @@ class Exchange:
             yield from call.provider.admit(call)
         yield from call.provider.claim(call)
         self.call = call
+        if self.watch is not None:
+            self.watch.claimed(call.contract)
 
     def leave(self, answered: Answered) -> BaseException:
         """What to raise so that the handler is left and ``answer`` goes out."""
         self.answer = answered.answer
+        self._answered(answered)
         return answered
+
+    def _answered(self, answered: Answered) -> None:
+        watch, self.watch = self.watch, None
+        if watch is not None:
+            code = answered.problem.code if isinstance(answered, Refused) else None
+            contract = None if self._checked is None else self._checked.contract
+            watch.answered(contract, code, failed=answered.answer.status >= 500)
 
     def fail(self, error: BaseException) -> None:
         """The handler raised: whatever response comes of it, nothing is owed."""
-        self._reason = f"the handler raised {type(error).__name__}"
+        self._error = type(error).__name__
+        self._reason = f"the handler raised {self._error}"
 
     def charge(self, tokens: int) -> None:
         """Say what is owed; see :func:`tokenmesh.charge`."""
@@ -157,6 +180,8 @@ class Exchange:
         self.ended = True
         receipt = call.provider.fulfil_at_once(call, response)
         self.ended = receipt is not None
+        if self.ended and self.watch is not None:
+            self._show("fulfilled", call.charged)
         return receipt
 
     def end(self, response: StoredResponse, native: Callable[[], Any]) -> Steps[str | None]:
@@ -172,8 +197,16 @@ class Exchange:
             self._reason = self._failure(response, native)
         self.ended = True
         if self._reason:
-            return (yield from call.provider.void(call, self._reason, response))
-        return (yield from call.provider.fulfil(call, response))
+            receipt = yield from call.provider.void(call, self._reason, response)
+            self._show("void", 0, response)
+            return receipt
+        try:
+            receipt = yield from call.provider.fulfil(call, response)
+        except Answered as answered:
+            self._answered(answered)
+            raise
+        self._show("fulfilled", call.charged)
+        return receipt
 
     def abort(self, reason: str, response: StoredResponse = CRASHED) -> Steps[None]:
         """There will be no complete response: void, if that is still to be done."""
@@ -181,6 +214,17 @@ class Exchange:
         if call is not None and not self.ended:
             self.ended = True
             yield from call.provider.void(call, self._reason or reason, response)
+            self._show("void", 0, CRASHED if self._error else None)
+
+    def _show(self, out: str, tokens: int, response: StoredResponse | None = None) -> None:
+        """Tell who watches how the contract has ended."""
+        watch, self.watch = self.watch, None
+        if watch is not None:
+            if out == "fulfilled":
+                watch.ended(out, tokens)
+                return
+            status = 0 if response is None else response.status
+            watch.ended(out, tokens, self._error or str(status or "aborted"), failed=status >= 500)
 
     def _failure(self, response: StoredResponse, native: Callable[[], Any]) -> str:
         if response.status >= 400:
@@ -189,7 +233,12 @@ class Exchange:
         if accept is None:
             return ""
         try:
-            return "" if accept(native()) else "fulfilled_when says no"
+            fulfilled = accept(native())
         except Exception as error:
+            self._error = type(error).__name__
             self._reason = f"fulfilled_when raised {type(error).__name__}"
             raise
+        if fulfilled:
+            return ""
+        self._error = "fulfilled_when"
+        return "fulfilled_when says no"

@@ -1,0 +1,201 @@
+"""The two spans of a call: the payer's ``tokenmesh call`` and the payee's ``tokenmesh fulfil``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextvars import Token
+from functools import lru_cache
+from typing import Any
+from urllib.parse import urlsplit
+
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+
+from tokenmesh.telemetry import names, switch
+from tokenmesh_chaincode.documents import Contract
+
+HOSTS_MAX = 256
+_ERROR = Status(StatusCode.ERROR)
+
+
+class CallWatch:
+    """The payer's span of one call, whatever number of requests it takes. It is current from its beginning to
+    :meth:`leave`, so that the requests' own spans hang under it; a streamed response may end it later."""
+
+    __slots__ = ("_recording", "_span", "_token", "contract_id")
+
+    def __init__(self, span: Span | None) -> None:
+        self._span = span
+        self._recording = span is not None and span.is_recording()
+        self._token: Token[Context] | None = None
+        self.contract_id = ""
+
+    @classmethod
+    def begin(cls, payer: str, payee: str, domain: str, url: str) -> CallWatch | None:
+        """A call that begins now; None if nobody wants to know."""
+        tracer = switch.tracer()
+        if tracer is None:
+            return cls(None).enter() if switch.ids_in_logs() else None
+        host, port = _host(url)
+        attributes: dict[str, Any] = {
+            names.PAYER: payer,
+            names.PAYEE: payee,
+            names.DOMAIN: domain[: names.DOMAIN_LENGTH],
+            names.SERVER_ADDRESS: host,
+        }
+        if port is not None:
+            attributes[names.SERVER_PORT] = port
+        return cls(tracer.start_span(names.CALL, kind=SpanKind.CLIENT, attributes=attributes)).enter()
+
+    def enter(self) -> CallWatch:
+        """Make it the current span."""
+        self._token = switch.attach(self._span, self)
+        return self
+
+    def leave(self) -> None:
+        """Let the caller's span be the current one again."""
+        token, self._token = self._token, None
+        if token is not None:
+            switch.detach(token)
+
+    def signed(self, contract: Contract) -> None:
+        """A contract goes with the next request."""
+        self.contract_id = contract.jti
+        if self._recording and self._span is not None:
+            self._span.set_attributes(
+                {
+                    names.CONTRACT_ID: contract.jti,
+                    names.CONTRACT_TOKENS: contract.tok,
+                    names.VIA: via(contract),
+                    names.OPERATION: contract.op,
+                }
+            )
+
+    def again(self, number: int, why: str, status: int | None) -> None:
+        """The next request goes out, the ``number``-th after the first: no error as long as one succeeds."""
+        if self._recording and self._span is not None:
+            attributes: dict[str, Any] = {names.RESEND_COUNT: number, names.ERROR_TYPE: why}
+            if status is not None:
+                attributes[names.STATUS_CODE] = status
+            self._span.add_event(names.RETRY, attributes)
+
+    def concluded(self, out: str, tokens: int, tx_id: str | None) -> None:
+        """The contract has ended, as its receipt says."""
+        if self._recording and self._span is not None:
+            self._span.set_attributes({names.OUTCOME: out, names.TOKENS: tokens})
+            if tx_id is not None:
+                self._span.set_attribute(names.TX_ID, tx_id)
+
+    def end(self, error: str | None = None) -> None:
+        """The call is over; ``error`` says why it failed, if it did."""
+        span, self._span = self._span, None
+        if span is not None:
+            if error is not None and self._recording:
+                span.set_attribute(names.ERROR_TYPE, error)
+                span.set_status(_ERROR)
+            span.end()
+
+
+class FulfilWatch:
+    """What a request to a priced operation shows of itself: a span once it is clear what becomes of it,
+    the current one while the handler runs.
+
+    ``headers`` gives those of the request, lower-case, for where nothing else has taken its trace up.
+    """
+
+    __slots__ = ("_headers", "_since_ns", "_span", "_token", "contract_id")
+
+    def __init__(self, headers: Callable[[], Mapping[str, str] | None]) -> None:
+        self._headers = headers
+        self._since_ns = time.time_ns()
+        self._span: Span | None = None
+        self._token: Token[Context] | None = None
+        self.contract_id = ""
+
+    @classmethod
+    def begin(cls, headers: Callable[[], Mapping[str, str] | None]) -> FulfilWatch | None:
+        """A request that is here now; None if nobody wants to know."""
+        return cls(headers) if switch.tracer() is not None or switch.ids_in_logs() else None
+
+    def claimed(self, contract: Contract) -> None:
+        """The contract is taken: the handler is about to run."""
+        self.contract_id = contract.jti
+        self._span = self._start(contract)
+
+    def enter(self) -> None:
+        """Make its span the current one."""
+        if self._token is None:
+            self._token = switch.attach(self._span, self)
+
+    def leave(self) -> None:
+        """Let the request's span be the current one again."""
+        token, self._token = self._token, None
+        if token is not None:
+            switch.detach(token)
+
+    def ended(self, out: str, tokens: int, error: str | None = None, *, failed: bool = False) -> None:
+        """The contract has ended. ``error`` says why it was not fulfilled, ``failed`` that it was this side's
+        doing, as a server's 5xx is."""
+        span, self._span = self._span, None
+        if span is not None:
+            span.set_attributes({names.OUTCOME: out, names.TOKENS: tokens})
+            if error is not None:
+                span.set_attribute(names.ERROR_TYPE, error)
+            if failed:
+                span.set_status(_ERROR)
+            span.end()
+
+    def answered(self, contract: Contract | None, code: str | None, *, failed: bool) -> None:
+        """Something else goes out in place of the handler's response: for ``code``, or (None) because the
+        contract gets the answer that it has had."""
+        span, self._span = self._span or self._start(contract), None
+        if span is not None:
+            if code is None:
+                span.set_attribute(names.OUTCOME, REPLAYED)
+            else:
+                span.set_attributes({names.OUTCOME: REFUSED, names.CODE: code, names.ERROR_TYPE: code})
+                if failed:
+                    span.set_status(_ERROR)
+            span.end()
+
+    def _start(self, contract: Contract | None) -> Span | None:
+        tracer = switch.tracer()
+        if tracer is None:
+            return None
+        return tracer.start_span(
+            names.FULFIL,
+            context=switch.parent(self._headers, None if contract is None else contract.tp),
+            attributes={} if contract is None else _of_contract(contract),
+            start_time=self._since_ns,
+        )
+
+
+REFUSED = "refused"
+REPLAYED = "replayed"
+
+
+def _of_contract(contract: Contract) -> dict[str, Any]:
+    return {
+        names.CONTRACT_ID: contract.jti,
+        names.CONTRACT_TOKENS: contract.tok,
+        names.VIA: via(contract),
+        names.PAYER: contract.iss,
+        names.PAYEE: contract.aud,
+        names.OPERATION: contract.op,
+        names.DOMAIN: contract.dom[: names.DOMAIN_LENGTH],
+    }
+
+
+def via(contract: Contract) -> str:
+    """How a contract is paid, in one word: an allowance's id says more than is wanted."""
+    return "hold" if contract.via == "hold" else "allowance"
+
+
+@lru_cache(HOSTS_MAX)
+def _host(url: str) -> tuple[str, int | None]:
+    parts = urlsplit(url)
+    try:
+        return parts.hostname or "", parts.port
+    except ValueError:
+        return parts.hostname or "", None

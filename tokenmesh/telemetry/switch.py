@@ -1,0 +1,147 @@
+"""Whether anyone listens: the tracer and the context that spans, metrics and log records share.
+
+tokenmesh speaks OpenTelemetry's API directly, so it is on as soon as the application has an SDK, and the cost
+of a call without one is that of asking here. :class:`~tokenmesh.telemetry.instrumentor.TokenmeshInstrumentor`
+switches it off, or to a provider that is not the process's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, MutableMapping
+from contextvars import Token
+from typing import Any, Protocol
+
+from opentelemetry import context as contexts
+from opentelemetry import propagate, trace
+from opentelemetry.context import Context
+from opentelemetry.trace import ProxyTracerProvider, Span, Tracer, TracerProvider
+
+from tokenmesh.telemetry.names import SCOPE
+
+_KEY = contexts.create_key("tokenmesh-paid")
+
+
+class Paid(Protocol):
+    """Something under way that is paid for by a contract."""
+
+    @property
+    def contract_id(self) -> str: ...
+
+
+class _Switch:
+    """The process's one switch: for its spans as for everything else of OpenTelemetry's API."""
+
+    def __init__(self) -> None:
+        self.tracer: Tracer | None = None
+        self.off = False
+        self.ids_in_logs = 0
+
+
+_switch = _Switch()
+
+
+def tracer() -> Tracer | None:
+    """The tracer; None as long as there is nothing behind it."""
+    if _switch.tracer is not None or _switch.off:
+        return _switch.tracer
+    provider = trace.get_tracer_provider()
+    if isinstance(provider, ProxyTracerProvider):
+        return None
+    # A process sets its provider once, so this one stays.
+    _switch.tracer = provider.get_tracer(SCOPE)
+    return _switch.tracer
+
+
+def switch_on(provider: TracerProvider | None = None) -> None:
+    """Have spans, of ``provider`` or else of the process's own."""
+    _switch.off = False
+    _switch.tracer = None if provider is None else provider.get_tracer(SCOPE)
+
+
+def switch_off() -> None:
+    """Have no spans, whatever the process has set up."""
+    _switch.off = True
+    _switch.tracer = None
+
+
+def want_ids_in_logs(by: int) -> None:
+    """Count one more (1) or one less (-1) that wants to know the contract of a log record."""
+    _switch.ids_in_logs += by
+
+
+def ids_in_logs() -> bool:
+    """Whether contracts have to be in the context even where there are no spans."""
+    return _switch.ids_in_logs > 0
+
+
+# The context
+
+
+def attach(span: Span | None, paid: Paid) -> Token[Context]:
+    """Make ``span`` the current one, and ``paid`` what is under way."""
+    context = contexts.set_value(_KEY, paid)
+    if span is not None:
+        context = trace.set_span_in_context(span, context)
+    return contexts.attach(context)
+
+
+def detach(token: Token[Context]) -> None:
+    """Undo an :func:`attach`."""
+    contexts.detach(token)
+
+
+def paid_here() -> Paid | None:
+    """What is under way in this context."""
+    found: Any = contexts.get_value(_KEY)
+    paid: Paid | None = found
+    return paid
+
+
+# From one process to the next
+
+
+def traceparent() -> str | None:
+    """The W3C ``traceparent`` of the current span."""
+    context = trace.get_current_span().get_span_context()
+    if not context.is_valid:
+        return None
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags & 0xFF:02x}"
+
+
+def inject(headers: MutableMapping[str, str]) -> None:
+    """Write the current trace and baggage into a request's headers, as the process's propagators say.
+
+    An instrumentation of the HTTP client beneath writes its own span over it.
+    """
+    if tracer() is not None and trace.get_current_span().get_span_context().is_valid:
+        propagate.inject(headers)
+
+
+def parent(headers: Callable[[], Mapping[str, str] | None], tp: str | None) -> Context | None:
+    """The context for the span of a request: None for the current one, if a span is there.
+
+    Without an instrumentation of the server, it is what the request's headers say, or else its contract.
+    """
+    if trace.get_current_span().get_span_context().is_valid:
+        return None
+    carrier = headers()
+    context = propagate.extract(carrier) if carrier else contexts.get_current()
+    if tp is not None and not trace.get_current_span(context).get_span_context().is_valid:
+        remote = span_context(tp)
+        if remote is not None:
+            context = trace.set_span_in_context(trace.NonRecordingSpan(remote), context)
+    return context
+
+
+def span_context(tp: str | None) -> trace.SpanContext | None:
+    """The span that a ``traceparent`` names, None for a text that is none."""
+    if tp is None:
+        return None
+    try:
+        version, trace_id, span_id, flags = tp.split("-")[:4]
+        context = trace.SpanContext(
+            int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=trace.TraceFlags(int(flags, 16))
+        )
+    except ValueError:
+        return None
+    return context if version != "ff" and context.is_valid else None
