@@ -174,8 +174,20 @@ def test_what_is_no_profile_at_all(folder: Path, content: str) -> None:
 def test_a_profile_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ProfileError, match=r"there is no profile .*tokenmesh fabric up"):
         load_profile(tmp_path / "profile.yaml")
-    with pytest.raises(ProfileError):
+
+
+def test_a_profile_that_cannot_be_read(tmp_path: Path) -> None:
+    """A folder, a file below a file, links in a circle, octets that are no text."""
+    with pytest.raises(ProfileError, match=r"is a folder: name the profile in it, as .*profile\.yaml"):
         load_profile(tmp_path)
+    (tmp_path / "file").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ProfileError, match="cannot be read as YAML"):
+        load_profile(tmp_path / "file")
+    with pytest.raises(ProfileError, match="cannot be read"):
+        load_profile(tmp_path / "file" / "profile.yaml")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    with pytest.raises(ProfileError, match="cannot be read"):
+        load_profile(tmp_path / "circle")
 
 
 def test_a_file_that_is_much_too_large_is_not_read(tmp_path: Path) -> None:

@@ -30,6 +30,10 @@ class FabricError(Exception):
 
     retryable: bool = False
 
+    def add(self, more: str) -> None:
+        """Add to the message what only somebody further up knows."""
+        self.args = (f"{self} | {more}", *self.args[1:])
+
 
 class ProfileError(FabricError):
     """A profile is missing, unreadable, or one of its fields does not fit; the message names the field."""

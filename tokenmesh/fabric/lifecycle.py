@@ -18,7 +18,7 @@ from fabric_protos.peer.lifecycle import lifecycle_pb2
 
 from tokenmesh.fabric.errors import EndorseError, GatewayError, LifecycleError
 from tokenmesh.fabric.gateway import flows, messages
-from tokenmesh.fabric.gateway.explain import Failure, gateway_error
+from tokenmesh.fabric.gateway.explain import Failure
 from tokenmesh.fabric.gateway.sync import Contract, Gateway
 from tokenmesh.fabric.packages import Package
 from tokenmesh.fabric.policies import parse_policy
@@ -236,11 +236,11 @@ class Lifecycle:
         try:
             raw = yield flows.Call(flows.PROCESS_PROPOSAL, request, timeout_s)
         except flows.CallFailed as error:
-            raise gateway_error(GatewayError, function, error.failure, draft.transaction_id) from error
+            raise caller.error(GatewayError, function, error.failure, draft.transaction_id) from error
         response = proposal_response_pb2.ProposalResponse.FromString(raw).response
         if response.status >= 400:
             failure = Failure("ABORTED", f"{response.status}: {response.message}", ())
-            raise gateway_error(GatewayError, function, failure, draft.transaction_id)
+            raise caller.error(GatewayError, function, failure, draft.transaction_id)
         return bytes(response.payload)
 
 

@@ -166,8 +166,11 @@ class Profile:
 
 def load_profile(path: str | Path) -> Profile:
     """Read and check a profile. :class:`ProfileError` names the field that does not fit, and what would."""
-    file = Path(path).resolve()
+    file = Path(path).absolute()
     try:
+        file = file.resolve()
+        if file.is_dir():
+            raise ProfileError(f"{file} is a folder: name the profile in it, as {file / 'profile.yaml'}")
         if file.stat().st_size > PROFILE_BYTES_MAX:
             raise ProfileError(f"{file} is larger than {PROFILE_BYTES_MAX} bytes: that is no profile")
         content = yaml.safe_load(file.read_text())
@@ -175,8 +178,10 @@ def load_profile(path: str | Path) -> Profile:
         raise ProfileError(
             f"there is no profile {file}; `tokenmesh fabric up` makes a network and its profile"
         ) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ProfileError(f"{file} cannot be read as YAML: {error}") from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that go in a circle
+        raise ProfileError(f"the profile {file} cannot be read: {error}") from error
     return _Reader(file).profile(content)
 
 

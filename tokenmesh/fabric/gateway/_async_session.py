@@ -261,10 +261,12 @@ class AsyncEvents(AsyncIterator[Item]):
                     for item in self._feed.read(response):
                         yield item
             except grpc.RpcError as error:
-                found = stream_error(failure_of(error))
+                found = stream_error(self._session.caller, failure_of(error))
                 found.__cause__ = error
             except GatewayError as error:
                 found = error
+                for doubt in self._session.caller.doubts():
+                    found.add(doubt)
             except asyncio.CancelledError:
                 if not self._closed.is_set():
                     raise

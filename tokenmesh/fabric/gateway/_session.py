@@ -252,10 +252,12 @@ class Events(Iterator[Item]):
                     whole_since, pause = time.monotonic(), pauses()
                     yield from self._feed.read(response)
             except grpc.RpcError as error:
-                found = stream_error(failure_of(error))
+                found = stream_error(self._session.caller, failure_of(error))
                 found.__cause__ = error
             except GatewayError as error:
                 found = error
+                for doubt in self._session.caller.doubts():
+                    found.add(doubt)
             else:
                 return  # the peer has given all that was asked for
             if self._closed.is_set():

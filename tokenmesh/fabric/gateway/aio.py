@@ -73,9 +73,7 @@ def connect_async(
     ``commit_stream=False`` asks the gateway for every single commit, as Fabric's own clients do.
     gRPC does not survive ``fork``: connect after it.
     """
-    caller = Caller(
-        identity, signer, hash, deadlines, retry, tls.certificate_hash if tls is not None else b""
-    )
+    caller = Caller.over(tls, identity, signer, hash=hash, deadlines=deadlines, retry=retry)
     channel = open_async_channel(target, tls, message_bytes_max) if isinstance(target, str) else target
     session = AsyncSession(channel, caller, owned=isinstance(target, str), commit_stream=commit_stream)
     return AsyncGateway(session)

@@ -19,7 +19,7 @@ from fabric_protos.peer import events_pb2
 from tokenmesh.fabric.errors import FabricError, GatewayError
 from tokenmesh.fabric.gateway import messages
 from tokenmesh.fabric.gateway.checkpoint import Checkpoint
-from tokenmesh.fabric.gateway.explain import Failure, gateway_error
+from tokenmesh.fabric.gateway.explain import Failure
 from tokenmesh.fabric.gateway.flows import Caller
 
 CHAINCODE_EVENTS = "/gateway.Gateway/ChaincodeEvents"
@@ -235,13 +235,13 @@ def read_block_request(kind: str, octets: Octets) -> tuple[BlockFeed, Octets]:
     return BlockFeed(kind, "", None), common_pb2.Envelope.FromString(octets).payload
 
 
-def stream_error(failure: Failure) -> GatewayError:
-    return gateway_error(GatewayError, "the stream of events ended", failure, "")
+def stream_error(caller: Caller, failure: Failure) -> GatewayError:
+    return caller.error(GatewayError, "the stream of events ended", failure)
 
 
 def goes_on(error: GatewayError, feed: Feed[Any], broken_for_s: float, reconnect_s: float) -> bool:
     """Is a broken stream to be opened again?"""
-    again = error.retryable or error.code in ("UNAVAILABLE", "CANCELLED", "INTERNAL", "UNKNOWN")
+    again = error.retryable or error.code in ("INTERNAL", "UNKNOWN")
     return again and feed.resumable and broken_for_s < reconnect_s
 
 

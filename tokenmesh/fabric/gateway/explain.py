@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
+from cryptography import x509
 from fabric_protos.gateway import gateway_pb2
 from fabric_protos.peer import transaction_pb2
 from google.protobuf.message import DecodeError
@@ -58,28 +61,66 @@ ADVICE: tuple[tuple[str, Reading], ...] = (
     ),
     (
         "CERTIFICATE_VERIFY_FAILED",
-        Reading("the peer's TLS certificate is not of the CA you gave: check `tls` (ca, server_name)"),
+        Reading(
+            "the peer's TLS certificate is not of the CA you gave (a profile's tls_ca): take that of the "
+            "peer's own organisation, and check the address"
+        ),
     ),
     (
-        "Ssl handshake failed",
+        "is not in peer certificate",
+        Reading("the peer's TLS certificate is for another name: set server_name to one that is in it"),
+    ),
+    (
+        "WRONG_VERSION_NUMBER",
+        Reading("there is no TLS at this address: is it the right port?"),
+    ),
+    (
+        "handshake failed",
         Reading(
             "the TLS handshake failed: is it the right port, and does the peer demand a client certificate?"
         ),
+    ),
+    (
+        "Unwrap failed",
+        Reading(
+            "the peer ended the TLS connection: it demands a client certificate of a CA that it knows, one "
+            "that has not expired (a profile's identities/NAME/tls)",
+            retryable=True,  # a peer that is going down may leave with the same words
+        ),
+    ),
+    (
+        "Failed to create security handshaker",
+        Reading("TLS cannot be used with these certificates: check the CA's, and our own with its key"),
+    ),
+    (
+        "Domain name not found",
+        Reading("there is no host of this name: check the peer's address", retryable=True),
+    ),
+    (
+        "missing selected ALPN property",
+        Reading("what listens there is no peer: check its address, and the port in it"),
     ),
     (
         "does not exist on peer",
         Reading("check the channel's name, and that this peer has joined it"),
     ),
     (
-        "access denied",
-        Reading(
-            "the channel's members do not include this identity: check its MSP id and certificate "
-            "(expired, revoked, of another CA?) and this machine's clock"
-        ),
+        "client identity expired",
+        Reading("this identity's certificate has expired: enroll it anew, and check this machine's clock"),
     ),
     (
         "creator org unknown",
-        Reading("no organisation of the channel has this MSP id"),
+        Reading(
+            "no organisation of the channel knows this identity: either none has its MSP id, or the "
+            "certificate is of another CA than that organisation's (of a network that is no more?)"
+        ),
+    ),
+    (
+        "access denied",
+        Reading(
+            "the channel does not accept this identity though it knows its MSP id: its certificate is "
+            "revoked, or has expired, or its key is another one's; or this machine's clock is wrong"
+        ),
     ),
     (
         "timestamp",
@@ -141,7 +182,10 @@ BY_CODE = {
     "DEADLINE_EXCEEDED": Reading(
         "no answer in time: the peer is busy or gone; `timeout_s` sets how long to wait"
     ),
-    "UNAVAILABLE": Reading("the peer could not be reached, or could not reach others", retryable=True),
+    "UNAVAILABLE": Reading(
+        "the peer could not be reached, or could not reach others: check its address, and that it is running",
+        retryable=True,
+    ),
     "CANCELLED": Reading("the call was cancelled, here or by a peer that is going down", retryable=True),
     "RESOURCE_EXHAUSTED": Reading(
         "a message is larger than this client or the peer takes: check message_bytes_max"
@@ -154,17 +198,22 @@ REFUSALS = ("chaincode response", "rejected by chaincode", "transaction returned
 """The chaincode itself said no: trying again brings the same answer."""
 
 
-def gateway_error(kind: type[Kind], what: str, failure: Failure, transaction_id: str) -> Kind:
-    """The error for a call that failed, with what each peer said and what to do about it."""
+def gateway_error(
+    kind: type[Kind], what: str, failure: Failure, transaction_id: str, doubts: Sequence[str] = ()
+) -> Kind:
+    """The error for a call that failed: what to make of it, what each peer said, and gRPC's own words.
+
+    ``doubts`` is what this side finds wrong with itself; where the chaincode has refused, it is not that.
+    """
     details = read_details(failure.trailers)
     reading = _reading(failure, details)
     said = "; ".join(f"{one.msp_id} {one.address}: {one.message}" for one in details)
     about = f" (transaction {transaction_id})" if transaction_id else ""
-    message = f"{what}{about}: {failure.code}: {failure.message}"
     parts = [
-        message,
+        f"{what}: {reading.advice}" if reading.advice else what,
+        *([] if _is_refused(said + failure.message) else doubts),
         *([f"peers said: {said}"] if said else []),
-        *([reading.advice] if reading.advice else []),
+        f"{failure.code}: {failure.message}{about}",
     ]
     return kind(
         " | ".join(parts),
@@ -201,6 +250,23 @@ def commit_error(transaction_id: str, number: int, block_number: int) -> CommitE
 def is_refusal(error: GatewayError) -> bool:
     """Has the chaincode itself said no?"""
     return _is_refused("\n".join([error.status_message, *(one.message for one in error.details)]))
+
+
+def doubts_about(certificates: Iterable[tuple[str, bytes]], now_s: float) -> list[str]:
+    """What is wrong with our own certificates (name and PEM) at the time that this machine thinks it is."""
+    now = datetime.fromtimestamp(now_s, UTC)
+    found = []
+    for name, pem in certificates:
+        try:
+            certificate = x509.load_pem_x509_certificate(pem)
+        except ValueError:
+            continue  # not of X.509, or none at all
+        begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        if now > end:
+            found.append(f"{name} expired on {end:%Y-%m-%d %H:%MZ}")
+        elif now < begin:
+            found.append(f"{name} is good only from {begin:%Y-%m-%d %H:%MZ} on, says this machine's clock")
+    return found
 
 
 def read_details(trailers: tuple[tuple[str, str | bytes], ...]) -> tuple[ErrorDetail, ...]:

@@ -47,9 +47,7 @@ def connect_any(
         return lambda: open_channel(target, tls, message_bytes_max)
 
     tls = peers[0][1]
-    caller = Caller(
-        identity, signer, hash, deadlines, retry, tls.certificate_hash if tls is not None else b""
-    )
+    caller = Caller.over(tls, identity, signer, hash=hash, deadlines=deadlines, retry=retry)
     channel: Any = FailoverChannel([opener(*peer) for peer in peers])
     return Gateway(Session(channel, caller, owned=True, commit_stream=True))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic, time_ns
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Self, TypeAlias, TypeVar
 
 from fabric_protos.gateway import gateway_pb2
 
@@ -26,11 +26,13 @@ from tokenmesh.fabric.gateway.explain import (
     VALID,
     VALIDATION_CODES,
     Failure,
+    Kind,
+    doubts_about,
     gateway_error,
 )
 from tokenmesh.fabric.gateway.identity import AsyncSigner, Hash, Identity, Signer, hash_sha256
 from tokenmesh.fabric.gateway.messages import Argument, Draft, Prepared
-from tokenmesh.fabric.gateway.options import Deadlines, Retry
+from tokenmesh.fabric.gateway.options import Deadlines, Retry, Tls
 
 EVALUATE = "/gateway.Gateway/Evaluate"
 ENDORSE = "/gateway.Gateway/Endorse"
@@ -126,8 +128,30 @@ class Caller:
     deadlines: Deadlines = field(default_factory=Deadlines)
     retry: Retry = field(default_factory=Retry)
     tls_certificate_hash: bytes = b""
+    tls_certificate: bytes | None = None
     clock: Callable[[], float] = monotonic
     now_ns: Callable[[], int] = time_ns
+
+    @classmethod
+    def over(
+        cls, tls: Tls | None, identity: Identity, signer: Signer | AsyncSigner | None, **rules: Any
+    ) -> Self:
+        """A caller whose connections are made with ``tls``."""
+        if tls is None:
+            return cls(identity, signer, **rules)
+        own, digest = tls.certificate, tls.certificate_hash
+        return cls(identity, signer, tls_certificate=own, tls_certificate_hash=digest, **rules)
+
+    def error(self, kind: type[Kind], what: str, failure: Failure, transaction_id: str = "") -> Kind:
+        """The error for a call of this caller's that failed."""
+        return gateway_error(kind, what, failure, transaction_id, self.doubts())
+
+    def doubts(self) -> list[str]:
+        """What this caller can see to be wrong with itself."""
+        own = [("this identity's certificate", self.identity.credentials)]
+        if self.tls_certificate is not None:
+            own.append(("our TLS certificate", self.tls_certificate))
+        return doubts_about(own, self.now_ns() / 1e9)
 
     def sign(self, message: bytes, made_by: str) -> Flow[bytes]:
         """Sign a message, or say how it can be signed elsewhere."""
@@ -203,7 +227,7 @@ def evaluate(
     try:
         response = yield Call(EVALUATE, request, _or(timeout_s, caller.deadlines.evaluate_s))
     except CallFailed as error:
-        raise gateway_error(GatewayError, "not evaluated", error.failure, draft.transaction_id) from error
+        raise caller.error(GatewayError, "not evaluated", error.failure, draft.transaction_id) from error
     return messages.evaluate_result(response)
 
 
@@ -221,7 +245,7 @@ def endorse(
     try:
         response = yield Call(ENDORSE, request, _or(timeout_s, caller.deadlines.endorse_s))
     except CallFailed as error:
-        raise gateway_error(EndorseError, "not endorsed", error.failure, draft.transaction_id) from error
+        raise caller.error(EndorseError, "not endorsed", error.failure, draft.transaction_id) from error
     return Prepared(draft.transaction_id, channel, messages.endorsed_payload(response))
 
 
@@ -232,7 +256,7 @@ def submit(
     signed = signature or (yield from caller.sign(prepared.payload, "new_signed_transaction"))
     limit_s = _or(timeout_s, caller.deadlines.submit_s)
     waiter = yield Track(prepared.channel, prepared.transaction_id, limit_s)
-    yield from hand_in(prepared, signed, limit_s)
+    yield from hand_in(caller, prepared, signed, limit_s)
     return Submitted(prepared, waiter)
 
 
@@ -257,7 +281,7 @@ def commit_status(
     try:
         response = yield Call(COMMIT_STATUS, messages.signed_commit_status_request(request, signed), left_s)
     except CallFailed as error:
-        raise gateway_error(
+        raise caller.error(
             CommitStatusError, "commit status unknown", error.failure, transaction_id
         ) from error
     answer = gateway_pb2.CommitStatusResponse.FromString(response)
@@ -271,12 +295,12 @@ def status_request(caller: Caller, prepared: Prepared) -> bytes:
     )
 
 
-def hand_in(prepared: Prepared, signature: bytes, timeout_s: float) -> Flow[None]:
+def hand_in(caller: Caller, prepared: Prepared, signature: bytes, timeout_s: float) -> Flow[None]:
     """Hand a signed transaction in for ordering: one call."""
     try:
         yield Call(SUBMIT, messages.submit_request(prepared, signature), timeout_s)
     except CallFailed as error:
-        raise gateway_error(SubmitError, "not submitted", error.failure, prepared.transaction_id) from error
+        raise caller.error(SubmitError, "not submitted", error.failure, prepared.transaction_id) from error
 
 
 def _status(transaction_id: str, verdict: Verdict) -> Status:

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from tokenmesh.fabric.errors import IdentityError
 from tokenmesh.fabric.profile import Endpoint, IdentityFiles
@@ -74,6 +75,22 @@ class Tls:
     key: bytes | None = None
     server_name: str | None = None
 
+    def __post_init__(self) -> None:
+        """Say now, and in words, what gRPC would say of the connection, and not in words."""
+        try:
+            x509.load_pem_x509_certificates(self.ca)
+        except ValueError as error:
+            raise IdentityError(f"the CA's certificate for TLS cannot be read as PEM: {error}") from error
+        if self.certificate is None or self.key is None:
+            return
+        try:
+            own = x509.load_pem_x509_certificate(self.certificate).public_key()
+            key = load_pem_private_key(self.key, None)
+        except (ValueError, TypeError) as error:
+            raise IdentityError(f"our certificate and key for TLS cannot be read as PEM: {error}") from error
+        if _spki(own) != _spki(key.public_key()):
+            raise IdentityError("our certificate and key for TLS do not belong together")
+
     @classmethod
     def read(
         cls,
@@ -93,8 +110,11 @@ class Tls:
     def of(cls, node: Endpoint, files: IdentityFiles) -> Tls:
         """For a node of a profile, and one of its identities."""
         own = (files.tls_certificate, files.tls_key)
-        certificate, key = (path.read_bytes() if path is not None else None for path in own)
-        return cls(node.tls_ca.encode(), certificate, key, node.server_name)
+        try:
+            certificate, key = (path.read_bytes() if path is not None else None for path in own)
+            return cls(node.tls_ca.encode(), certificate, key, node.server_name)
+        except (OSError, IdentityError) as error:
+            raise IdentityError(f"{files.tls_certificate} cannot be used: {error}") from error
 
     @property
     def certificate_hash(self) -> bytes:
@@ -108,3 +128,9 @@ class Tls:
         except ValueError as error:
             raise IdentityError(f"the TLS certificate cannot be read as PEM: {error}") from error
         return sha256(certificate.public_bytes(Encoding.DER)).digest()
+
+
+def _spki(key: Any) -> bytes:
+    """A public key of any kind, to be compared."""
+    octets: bytes = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return octets

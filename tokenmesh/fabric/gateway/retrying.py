@@ -129,7 +129,10 @@ def _retrying(caller: Caller, retry: Retry, once: Callable[[], Flow[T]]) -> Flow
         except FabricError as error:
             harmless = isinstance(error, CommitError | EndorseError) or type(error) is GatewayError
             pause = retry.pause(attempt, caller.clock() - since)
-            if not (harmless and error.retryable) or pause is None:
+            if not (harmless and error.retryable):
+                raise
+            if pause is None:
+                _say_tries(error, attempt, caller.clock() - since)
                 raise
         yield Sleep(pause)
 
@@ -144,7 +147,7 @@ def _submit_surely(caller: Caller, prepared: Prepared, signed: bytes, retry: Ret
     while True:
         attempt += 1
         try:
-            yield from hand_in(prepared, signed, caller.deadlines.submit_s)
+            yield from hand_in(caller, prepared, signed, caller.deadlines.submit_s)
         except SubmitError as error:
             pause = retry.pause(attempt, caller.clock() - since)
             refused = not (error.retryable or error.outcome_unknown)
@@ -155,10 +158,17 @@ def _submit_surely(caller: Caller, prepared: Prepared, signed: bytes, retry: Ret
             if error.outcome_unknown and (yield from _committed(caller, Submitted(prepared, waiter))):
                 return Submitted(prepared, waiter)
             if pause is None:
+                _say_tries(error, attempt, caller.clock() - since)
                 raise
         else:
             return Submitted(prepared, waiter)
         yield Sleep(pause)
+
+
+def _say_tries(error: FabricError, attempts: int, spent_s: float) -> None:
+    """Who gives up says so: there was patience, and it has ended."""
+    if attempts > 1:
+        error.add(f"given up after {attempts} attempts in {spent_s:.1f} s")
 
 
 def _see_through(caller: Caller, submitted: Submitted, signed: bytes, retry: Retry) -> Flow[Status]:
@@ -181,7 +191,7 @@ def _see_through(caller: Caller, submitted: Submitted, signed: bytes, retry: Ret
         if late:
             patience_s *= 2
             with suppress(SubmitError):
-                yield from hand_in(submitted.prepared, signed, caller.deadlines.submit_s)
+                yield from hand_in(caller, submitted.prepared, signed, caller.deadlines.submit_s)
         else:
             yield Sleep(retry.wait_s_max)
 

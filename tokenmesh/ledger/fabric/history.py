@@ -32,6 +32,8 @@ BLOCKS_AT_ONCE = 32
 CATCH_UP_S_MAX = 10.0
 """How long a peer that is behind is given to come to a block that was seen to be committed."""
 PAUSE_S = 0.05
+NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY)
+"""What SQLite says where nothing more can be written; extended codes have these in their last octet."""
 TRIES_MAX = 3
 """An index that turns out to be another channel's, or damaged, is made anew: but not for ever."""
 
@@ -51,7 +53,7 @@ class History:
     """The past of the ledger that ``chaincode`` keeps on ``channel``. Thread-safe; every method may block.
 
     ``path``: where the index is kept, so that the next process need not begin anew (None, or where nothing
-    can be written: in a temporary file). All methods raise ``LedgerUnavailable``.
+    can be written, or nothing more: in a temporary file). All methods raise ``LedgerUnavailable``.
     """
 
     def __init__(
@@ -128,8 +130,12 @@ class History:
             except NotTheNext:
                 # Made from another channel, as when a network was made anew: begin anew too.
                 index.clear()
-            except sqlite3.OperationalError:
-                raise
+            except sqlite3.OperationalError as error:
+                if self._path is None or error.sqlite_errorcode & 0xFF not in NO_ROOM:
+                    raise
+                # It can be read from the blocks again: go on without a file of our own.
+                self._drop()
+                self._path = None
             except sqlite3.DatabaseError:
                 # The file is damaged, and can be made anew.
                 self._drop()

@@ -8,12 +8,13 @@ then on.
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from tokenmesh.errors import ConfigError, LedgerUnavailable
+from tokenmesh.errors import ConfigError, LedgerError, LedgerUnavailable
 from tokenmesh.fabric.blocks import ledger_info, read_block_files
 from tokenmesh.fabric.errors import FabricError
 from tokenmesh.fabric.gateway import Gateway, Tls, connect, read_identity, read_signer
@@ -40,7 +41,7 @@ def verify_url(
     """Verify the ledger at ``fabric:///profile.yaml?channel=…``; what was found, and :attr:`Anchor.why`.
 
     By the blocks of a peer of the client's own organisation, with the peers of all others as witnesses; or
-    by those in the file or folder ``blocks``. Raises ``ConfigError`` and ``LedgerUnavailable``.
+    by those in the file or folder ``blocks``. Raises ``ConfigError`` and ``LedgerError``.
     """
     place = read_url(url)
     try:
@@ -64,8 +65,15 @@ def verify_url(
                 )
     except FabricError as error:
         raise ConfigError(str(error)) from error
+    except sqlite3.OperationalError as error:
+        raise LedgerError(
+            f"the state cannot be kept while it is replayed ({error}): is there room for temporary files? "
+            "TMPDIR names another folder"
+        ) from error
     if anchor.why == "seen" and verified.report.ok:
-        _note(profile, channel, noted, verified.genesis)
+        # Where nothing can be written nothing is noted, and the next time says "seen" again.
+        with suppress(OSError):
+            _note(profile, channel, noted, verified.genesis)
     return verified, anchor.why
 
 
