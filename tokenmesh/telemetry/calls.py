@@ -104,12 +104,13 @@ class FulfilWatch:
     ``headers`` gives those of the request, lower-case, for where nothing else has taken its trace up.
     """
 
-    __slots__ = ("_headers", "_since_ns", "_span", "_token", "contract_id")
+    __slots__ = ("_headers", "_parent", "_since_ns", "_span", "_token", "contract_id")
 
     def __init__(self, headers: Callable[[], Mapping[str, str] | None]) -> None:
         self._headers = headers
         self._since_ns = time.time_ns()
         self._span: Span | None = None
+        self._parent: Context | None = None
         self._token: Token[Context] | None = None
         self.contract_id = ""
 
@@ -126,7 +127,7 @@ class FulfilWatch:
     def enter(self) -> None:
         """Make its span the current one."""
         if self._token is None:
-            self._token = switch.attach(self._span, self)
+            self._token = switch.attach(self._span, self, self._parent)
 
     def leave(self) -> None:
         """Let the request's span be the current one again."""
@@ -163,9 +164,10 @@ class FulfilWatch:
         tracer = switch.tracer()
         if tracer is None:
             return None
+        self._parent = switch.parent(self._headers, None if contract is None else contract.tp)
         return tracer.start_span(
             names.FULFIL,
-            context=switch.parent(self._headers, None if contract is None else contract.tp),
+            context=self._parent,
             attributes={} if contract is None else _of_contract(contract),
             start_time=self._since_ns,
         )

@@ -77,9 +77,10 @@ def ids_in_logs() -> bool:
 # The context
 
 
-def attach(span: Span | None, paid: Paid) -> Token[Context]:
-    """Make ``span`` the current one, and ``paid`` what is under way."""
-    context = contexts.set_value(_KEY, paid)
+def attach(span: Span | None, paid: Paid, within: Context | None = None) -> Token[Context]:
+    """Make ``span`` the current one, and ``paid`` what is under way; ``within`` is its parent's context, if
+    that is not the current one."""
+    context = contexts.set_value(_KEY, paid, within)
     if span is not None:
         context = trace.set_span_in_context(span, context)
     return contexts.attach(context)
