@@ -8,7 +8,7 @@ SOURCES := tokenmesh chaincode tests benchmarks examples docs
 SOFTHSM := command -v softhsm2-util >/dev/null || { [ "$$(id -u)" = 0 ] && echo "installing Debian's softhsm2" && \
 	apt-get update -qq && apt-get install -qq -y softhsm2 >/dev/null; }
 
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test check format bench clean jaeger
 
 help: ## Show the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -16,13 +16,18 @@ help: ## Show the commands
 demo: $(VENV)/.demo $(if $(findstring fabric,$(ARGS)),$(VENV)/.fabric) ## Run a shop of ten services that pay each other, with trouble made on purpose
 	@$(BIN)/tokenmesh demo $(ARGS)
 
-test: check ## Check everything: format, lint, types, layers, tests
-	@echo "tests: about 10 minutes on two cores, and 3 more the first time, if Go is there to build Fabric with"
+test: jaeger check ## Check everything: format, lint, types, layers, tests
+	@echo "tests: about 10 minutes on two cores; and 8 more the first time, if Go is there: it builds Fabric (3)" \
+		"and, behind the tests, Jaeger (5; $(VENV)/jaeger.txt says how far)"
 	@rm -f .coverage .coverage.*
 	@$(BIN)/tokenmesh fabric tools >/dev/null || echo "so the tests on a Fabric network are skipped"
 	@$(SOFTHSM) || echo "so the test of keys on a hardware token is skipped: install Debian's softhsm2"
 	@$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report= $(ARGS)
 	@$(BIN)/coverage report --format=total | sed 's/^/coverage, percent: /'
+
+# The tracing backend of some tests, which are the only ones to wait for it.
+jaeger: $(VENV)/.dev
+	@nice -n 19 $(BIN)/python tests/support/jaeger_build.py >$(VENV)/jaeger.txt 2>&1 &
 
 check: $(VENV)/.dev ## Format, lint, types and layers, without the tests
 	@echo "format"; $(BIN)/ruff format --check --quiet $(SOURCES)

@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode, format_span_id, format_trace_id
 
-from support.jaeger import Jaeger
+from support.jaeger import ENDPOINTS, Jaeger
 from support.jaeger_build import VERSION, available, find_jaeger
 from tokenmesh.fabric.errors import ToolsMissing
 
@@ -35,7 +35,7 @@ EXPORTERS: dict[str, Callable[[Jaeger], SpanExporter]] = {
 RUN_AND_WAIT = """
 import sys
 from pathlib import Path
-from support.jaeger import Jaeger
+from support.jaeger import ENDPOINTS, Jaeger
 jaeger = Jaeger(Path(sys.argv[1]), Path(sys.argv[2]))
 jaeger.start()
 print(jaeger.url, flush=True)
@@ -96,6 +96,7 @@ def test_attributes_of_other_kinds_than_text_are_found_too(jaeger: Jaeger) -> No
     assert jaeger.traces("nobody") == []
     assert jaeger.trace("0" * 31 + "1") is None
     assert "searched" in jaeger.services()
+    assert "jaeger" not in jaeger.services()
 
 
 def test_a_trace_that_does_not_come_is_said_with_what_did(jaeger: Jaeger) -> None:
@@ -110,11 +111,13 @@ def test_a_trace_that_does_not_come_is_said_with_what_did(jaeger: Jaeger) -> Non
 
 
 def test_it_listens_on_loopback_only(jaeger: Jaeger) -> None:
-    """No port of it can be reached from another machine: its default configuration is left out."""
-    port = int(jaeger.url.rpartition(":")[2])
-    process = next(psutil.Process(one.pid) for one in psutil.net_connections("tcp") if _listens(one, port))
-    addresses = {one.laddr.ip for one in process.net_connections("tcp") if one.status == psutil.CONN_LISTEN}
-    assert addresses == {"127.0.0.1"}
+    """On the four ports of its configuration, and nothing of it can be reached from another machine."""
+    listening = [
+        connection.laddr
+        for connection in _process_at(jaeger.url).net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert [address.ip for address in listening] == ["127.0.0.1"] * len(ENDPOINTS)
 
 
 @pytest.mark.parametrize("killed", [True, False])
@@ -129,11 +132,7 @@ def test_it_ends_with_the_process_that_started_it(jaeger: Jaeger, tmp_path: Path
         text=True,
     ) as session:
         assert session.stdout is not None
-        url = session.stdout.readline().strip()
-        port = int(url.rpartition(":")[2])
-        running = next(
-            psutil.Process(one.pid) for one in psutil.net_connections("tcp") if _listens(one, port)
-        )
+        running = _process_at(session.stdout.readline().strip())
         if killed:
             session.send_signal(signal.SIGKILL)
         else:
@@ -142,9 +141,13 @@ def test_it_ends_with_the_process_that_started_it(jaeger: Jaeger, tmp_path: Path
     assert not running.is_running()
 
 
-def _listens(connection: object, port: int) -> bool:
-    status, address = getattr(connection, "status", ""), getattr(connection, "laddr", None)
-    return status == psutil.CONN_LISTEN and getattr(address, "port", None) == port
+def _process_at(url: str) -> psutil.Process:
+    """The process that listens there."""
+    port = int(url.rpartition(":")[2])
+    for connection in psutil.net_connections("tcp"):
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+            return psutil.Process(connection.pid)
+    raise AssertionError(f"nothing listens at {url}")
 
 
 def test_a_program_that_fails_is_said_with_its_log(tmp_path: Path) -> None:

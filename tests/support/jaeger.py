@@ -1,7 +1,7 @@
 """A Jaeger of the tests' own, on loopback only, and its traces as records that are good to compare.
 
-It keeps everything in memory, so it may be killed. It ends with :meth:`Jaeger.stop`, and also with the process that started it,
-however that ends: a shell between them waits for the end of a pipe.
+It keeps everything in memory, so it may be killed. It ends with :meth:`Jaeger.stop`, and with the process
+that started it, however that ends: a shell between them waits for the end of a pipe.
 """
 
 from __future__ import annotations
@@ -17,6 +17,13 @@ import httpx
 
 from support.servers import free_port
 
+CONFIGURATION = Path(__file__).parent.parent.parent / "docs" / "how-to" / "jaeger.yaml"
+ENDPOINTS = (
+    "receivers.otlp.protocols.http",
+    "receivers.otlp.protocols.grpc",
+    "extensions.jaeger_query.http",
+    "extensions.jaeger_query.grpc",
+)
 START_S_MAX = 30.0
 STARTS_MAX = 3
 """Ports are free when they are chosen; now and then another process is quicker."""
@@ -103,14 +110,13 @@ class Trace(NamedTuple):
 
 
 class Jaeger:
-    """Runs ``program`` with a configuration and a log in ``folder``.
+    """Runs ``program`` as docs/how-to/jaeger.yaml has it, on other ports, with a log in ``folder``.
 
     ``otlp_http`` and ``otlp_grpc`` are where spans are taken, ``url`` is where it is asked.
     """
 
     def __init__(self, program: Path, folder: Path) -> None:
         self._program = program
-        self._folder = folder
         self._log = folder / "jaeger.log"
         self._process: subprocess.Popen[bytes] | None = None
         self.otlp_http = self.otlp_grpc = self.url = ""
@@ -119,13 +125,11 @@ class Jaeger:
         """Start it, and return once it takes spans and answers questions."""
         for _ in range(STARTS_MAX):
             self._client = httpx.Client(timeout=10)
-            http, grpc, query, query_grpc = (free_port() for _ in range(4))
-            self.otlp_http, self.otlp_grpc = f"http://127.0.0.1:{http}", f"http://127.0.0.1:{grpc}"
-            self.url = f"http://127.0.0.1:{query}"
-            config = self._folder / "jaeger.yaml"
-            # JSON is YAML, too.
-            config.write_text(json.dumps(configuration(http, grpc, query, query_grpc), indent=1))
-            command = [str(self._program), "--config", str(config)]
+            places = [f"127.0.0.1:{free_port()}" for _ in ENDPOINTS]
+            self.otlp_http, self.otlp_grpc, self.url = (f"http://{place}" for place in places[:3])
+            command = [str(self._program), "--config", str(CONFIGURATION)]
+            for endpoint, place in zip(ENDPOINTS, places, strict=True):
+                command.append(f"--set={endpoint}.endpoint={place}")
             with self._log.open("wb") as log:
                 self._process = subprocess.Popen(
                     ["/bin/sh", "-c", UNTIL_THE_PIPE_ENDS, "sh", *command],
@@ -215,27 +219,6 @@ class Jaeger:
             return []
         assert answer.is_success, f"{answer.url} gave {answer.status_code}: {answer.text[:1000]}"
         return answer.json()["data"]
-
-
-def configuration(http: int, grpc: int, query: int, query_grpc: int) -> dict[str, Any]:
-    """Jaeger with nothing but what is needed, on these ports of 127.0.0.1; its default is every address."""
-
-    def at(port: int) -> dict[str, str]:
-        return {"endpoint": f"127.0.0.1:{port}"}
-
-    return {
-        "service": {
-            "extensions": ["jaeger_storage", "jaeger_query"],
-            "pipelines": {"traces": {"receivers": ["otlp"], "exporters": ["jaeger_storage_exporter"]}},
-            "telemetry": {"metrics": {"level": "none"}, "logs": {"level": "warn"}},
-        },
-        "extensions": {
-            "jaeger_storage": {"backends": {"memory": {"memory": {"max_traces": 100_000}}}},
-            "jaeger_query": {"storage": {"traces": "memory"}, "http": at(query), "grpc": at(query_grpc)},
-        },
-        "receivers": {"otlp": {"protocols": {"http": at(http), "grpc": at(grpc)}}},
-        "exporters": {"jaeger_storage_exporter": {"trace_storage": "memory"}},
-    }
 
 
 def _text(value: Any) -> str:
