@@ -179,7 +179,8 @@ def load_profile(path: str | Path) -> Profile:
             f"there is no profile {file}; `tokenmesh fabric up` makes a network and its profile"
         ) from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ProfileError(f"{file} cannot be read as YAML: {error}") from error
+        said = " ".join(str(error).split())  # in one line
+        raise ProfileError(f"{file} cannot be read as YAML: {said}") from error
     except (OSError, RuntimeError) as error:  # RuntimeError: links that go in a circle
         raise ProfileError(f"the profile {file} cannot be read: {error}") from error
     return _Reader(file).profile(content)
