@@ -34,6 +34,7 @@ class Wire:
         self._backlog_bytes = 0
         self._flushing = False
         self._broken = False
+        self._ended = False
         self._ready = context is None
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
@@ -72,6 +73,8 @@ class Wire:
             if self._tls is None:
                 return self._socket.recv(READ_BYTES)
             while not (data := self._decrypted()):
+                if self._ended:
+                    return b""
                 sealed = self._socket.recv(READ_BYTES)
                 if not sealed:
                     return b""
@@ -87,8 +90,9 @@ class Wire:
         parts = []
         with self._lock:
             try:
-                while True:
-                    parts.append(self._tls.read(READ_BYTES))
+                while part := self._tls.read(READ_BYTES):
+                    parts.append(part)
+                self._ended = True  # nothing, and nothing more wanted: the other side has closed TLS
             except ssl.SSLWantReadError:
                 pass  # all of what has come so far is read
             if self._outgoing.pending:
