@@ -36,7 +36,7 @@ NODE_SOURCES = Path(__file__).parents[1] / "tests" / "fabric" / "node"
 def measure_gateway(network: Network, seconds: float, tell: Callable[[str], None]) -> dict[str, Any]:
     """The figures of the Gateway client and of the shim on ``network``, where ``CHAINCODE`` is deployed."""
     with connect_profile(network.profile) as gateway:
-        contract = gateway.get_network("mesh").get_contract(CHAINCODE)
+        contract = gateway.get_network("mesh").get_contract(CHAINCODE, remember_endorsers=True)
         contract.submit_transaction("put", "known", "1")
         tell("one transaction at a time")
         evaluate_ms = _median_ms(lambda: contract.evaluate_transaction("get", "known"), 10 * LONE)

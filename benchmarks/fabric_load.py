@@ -25,7 +25,7 @@ async def load(profile: str, chaincode: str, function: str, concurrency: int, se
     times: list[float] = []
     errors: list[str] = []
     async with connect_profile_async(load_profile(profile), deadlines=DEADLINES, retry=NO_RETRY) as gateway:
-        contract = gateway.get_network("mesh").get_contract(chaincode)
+        contract = gateway.get_network("mesh").get_contract(chaincode, remember_endorsers=True)
         await contract.submit_transaction(function, "warm", "1")
         begun = time.perf_counter()
         mark = f"{time.time_ns()}"
