@@ -13,6 +13,8 @@ KEEPALIVE_MS = 120_000
 minute.
 """
 KEEPALIVE_TIMEOUT_MS = 20_000
+CONNECT_MS_MAX = 3_000
+"""How long one attempt to connect may take, TLS included: over a slow line, or to a peer that is busy."""
 RECONNECT_MS_MAX = 1_000
 """How long gRPC waits at most before it tries to reach a peer that is down again."""
 
@@ -28,7 +30,8 @@ def settings(tls: Tls | None, message_bytes_max: int) -> list[tuple[str, Any]]:
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
+        # By this name gRPC goes for how long an attempt may take, not for the pause before the next one.
+        ("grpc.min_reconnect_backoff_ms", CONNECT_MS_MAX),
         ("grpc.max_reconnect_backoff_ms", RECONNECT_MS_MAX),
         ("grpc.enable_retries", 0),
         ("grpc.use_local_subchannel_pool", 1),
