@@ -1,6 +1,7 @@
 """Both sides of the wire against Fabric's own software for Node, so that neither is only our opinion.
 
-Its client works on our network and with our chaincode, and our client works with its chaincode.
+Its client works on our network, with chaincode on our shim and with the rules, and our client works with its
+chaincode.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from typing import Any
 
 import pytest
 
+from support.fabric_domain import Rules, make_fabric_domain
 from support.kv_chaincode import Service
+from support.ledgers import now_of
 from tokenmesh.fabric.errors import EndorseError
 from tokenmesh.fabric.gateway import Contract, FileCheckpointer, Gateway, connect_profile
 from tokenmesh.fabric.lifecycle import Definition, deploy
@@ -102,7 +105,7 @@ def deploy_on(network: Network, name: str, package: Package) -> None:
 
 @pytest.fixture(scope="session")
 def python_kv(network: Network) -> Iterator[str]:
-    """A chaincode in Python."""
+    """A chaincode in Python, on our shim."""
     service = Service()
     package = package_service("python-kv", service.reserve())
     service.start(package.package_id)
@@ -154,6 +157,24 @@ def test_what_one_client_submits_the_other_reads(
     assert contract.evaluate_transaction("get", "theirs") == b"by node"
     assert contract.submit_transaction("put", "ours", "by python") == b"by python"
     assert node("evaluate", name, "get", "ours") == "by python"
+
+
+def test_their_client_works_with_the_rules(network: Network, node: Run, tmp_path: Path) -> None:
+    """Whoever carries operations: what Fabric's own client hands in counts, and it can ask about it."""
+    with Rules(network) as rules:
+        domain = make_fabric_domain(rules, tmp_path, {"service-a": 100, "service-b": 0})
+        name = domain.ledger.chaincode
+        text = domain.operation("service-a", "transfer", {"to": "service-b", "tokens": 30})
+        ((ok, code, detail, tx_id, _),) = json.loads(node("submit", name, "apply", text))
+        assert (ok, code, detail["balance"]) == (True, "ok", 70)
+        ((again, *_, same, _),) = json.loads(node("submit", name, "apply", text))
+        assert (again, same) == (True, tx_id), "done once, in the first transaction"
+        told = json.loads(node("evaluate", name, "ask", "balance", '["service-b"]'))
+        assert told["credits"] == now_of(domain.ledger.balance("service-b")).credits == 30
+        transaction = now_of(domain.ledger.transaction(tx_id))
+        assert transaction is not None
+        assert [one.act for one in transaction.operations] == ["transfer"]
+        domain.ledger.close()
 
 
 def test_our_client_works_with_a_node_chaincode(gateway: Gateway, node_kv: str) -> None:

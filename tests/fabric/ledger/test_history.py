@@ -20,7 +20,9 @@ from tokenmesh.fabric.gateway import Gateway, connect, connect_profile, read_ide
 from tokenmesh.fabric.gateway.options import Tls
 from tokenmesh.fabric.network import Network
 from tokenmesh.ledger.base import Transaction
+from tokenmesh.ledger.fabric import history as history_module
 from tokenmesh.ledger.fabric.history import CATCH_UP_S_MAX, History, history_path
+from tokenmesh.ledger.fabric.index import Index, IndexedBlock
 from tokenmesh_chaincode.contract import Stub, TokenmeshContract
 from tokenmesh_chaincode.documents import thumbprint
 
@@ -154,6 +156,31 @@ def test_where_nothing_can_be_written_a_temporary_file_does(
     (tmp_path / "home").write_text("a file, where the folder should be")
     with history(gateway, domain, history_path(tmp_path / "home", "mesh", "x")) as past:
         assert past.transactions() == now_of(domain.ledger.transactions())
+
+
+def test_where_nothing_more_can_be_written_it_goes_on_in_a_temporary_file(
+    gateway: Gateway, domain: Domain, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite itself is told that there is no room: it says what it says on a disk that is full."""
+
+    class Narrow(Index):
+        def __init__(self, path: Path | None) -> None:
+            super().__init__(path)
+            if path is not None:
+                (pages,) = self.connection.execute("PRAGMA page_count").fetchone()
+                self.connection.execute(f"PRAGMA max_page_count = {pages}")
+                with pytest.raises(sqlite3.OperationalError, match="full"):
+                    self.take([IndexedBlock(0, b"x" * 100_000, b"", ())])
+
+    monkeypatch.setattr(history_module, "Index", Narrow)
+    with history(gateway, domain, path) as past:
+        assert past.transactions() == now_of(domain.ledger.transactions())
+        assert past.transactions() == now_of(domain.ledger.transactions())
+    with sqlite3.connect(path) as left:
+        assert left.execute("SELECT count(*) FROM transactions").fetchone() == (0,)
+    monkeypatch.undo()
+    with history(gateway, domain, path) as past:
+        assert past.transactions() == now_of(domain.ledger.transactions()), "there is room again"
 
 
 def test_an_index_of_another_network_is_made_anew(

@@ -14,7 +14,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from support.kv_service import COMMAND, ENVIRON
+from support.kv_chaincode import COMMAND, ENVIRON
 from tokenmesh.fabric.errors import EndorseError, NetworkError
 from tokenmesh.fabric.gateway import Contract, connect_profile
 from tokenmesh.fabric.lifecycle import Collection, Lifecycle

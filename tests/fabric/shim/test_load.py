@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 
 import pytest
 
@@ -13,8 +12,8 @@ from tokenmesh_chaincode.shim import Server
 
 from .conftest import NAME
 
-TRANSACTIONS = int(os.environ.get("TOKENMESH_TEST_TRANSACTIONS", "2000"))
-"""10,000 of them take about half a minute on two free cores; less is enough for every run."""
+TRANSACTIONS = 10_000
+"""They take about half a minute on two free cores."""
 CONCURRENCY = 256
 
 

@@ -107,7 +107,8 @@ class Index:
                 following += 1
             self.connection.execute("COMMIT")
         except BaseException:
-            self.connection.execute("ROLLBACK")
+            if self.connection.in_transaction:  # SQLite itself has undone it where there was no room
+                self.connection.execute("ROLLBACK")
             raise
 
     def clear(self) -> None:
