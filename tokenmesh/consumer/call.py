@@ -348,3 +348,11 @@ def why(error: BaseException | None, response: InResponse | None) -> str:
     if error is None:
         return "" if response is None else str(response.status)
     return type(error).__name__
+
+
+def outcome_of(error: BaseException) -> str:
+    """What an error says of the tokens, in one word; one that is none of ours leaves that open."""
+    return _OUTCOMES[error.spent] if isinstance(error, CallError) else "unknown"
+
+
+_OUTCOMES = {"no": "not_spent", "yes": "spent", "unknown": "unknown"}

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from tokenmesh.config import Settings
 from tokenmesh.consumer.answers import Answers, Pending
-from tokenmesh.consumer.call import Call, why
+from tokenmesh.consumer.call import Call, outcome_of, why
 from tokenmesh.consumer.messages import (
     Ask,
     CallOptions,
@@ -101,7 +101,7 @@ class Consumer:
         try:
             response = yield from call.run()
         except BaseException as error:
-            watch.end(why(error, None))
+            watch.end(why(error, None), outcome_of(error))
             raise
         else:
             if response.pending is None:
@@ -120,17 +120,17 @@ class Consumer:
         try:
             yield from self.answers.conclude(pending)
         except BaseException as error:
-            watch.end(why(error, None))
+            watch.end(why(error, None), outcome_of(error))
             raise
         finally:
             watch.leave()
-            watch.end()
+            watch.end(otherwise="unknown")
 
     def abandon(self, pending: Pending) -> None:
         """Let go of a streamed response that was not read to its end."""
         self.answers.abandon(pending)
         if pending.call.watch is not None:
-            pending.call.watch.end()
+            pending.call.watch.end(otherwise="unknown")
 
     def url_of(self, service: str, url: str | None = None) -> Steps[str]:
         """Where ``service`` is: ``url`` if given, else as set in the environment, else its wallet's url.

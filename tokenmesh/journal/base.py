@@ -172,7 +172,8 @@ class Batch(NamedTuple):
     """What goes to the ledger as one operation.
 
     Either ``items`` (with the ``skipped`` that travel along) or ``voids``, never both. ``operation`` is the
-    signed document once :meth:`Journal.keep_operation` has kept it: it may have been sent.
+    signed document once :meth:`Journal.keep_operation` has kept it: it may have been sent. ``since`` is when
+    the first of the items was fulfilled.
     """
 
     id: int
@@ -180,6 +181,7 @@ class Batch(NamedTuple):
     items: list[Item]
     voids: list[Release]
     skipped: list[Skip]
+    since: float = 0.0
 
 
 class JournalStats(NamedTuple):

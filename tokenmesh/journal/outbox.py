@@ -111,7 +111,7 @@ class Outbox:
         """What was fulfilled since the last batch. Read before the file is locked: it may be megabytes."""
         rows = _fitting(
             self._file.query(
-                "SELECT n, payer, jti, contract, charged FROM fresh ORDER BY n LIMIT ?", (limit,)
+                "SELECT n, payer, jti, contract, charged, at FROM fresh ORDER BY n LIMIT ?", (limit,)
             ),
             bytes_max,
         )
@@ -130,7 +130,7 @@ class Outbox:
                 "INSERT INTO batches (first, last, owner) VALUES (?, ?, ?)", (first, last, self._owner.id)
             ).lastrowid
             skipped = _attach_skips(execute, batch_id, limit)
-        return Batch(batch_id, None, [Item._make(row[1:]) for row in rows], [], skipped)
+        return Batch(batch_id, None, _items(rows), [], skipped, rows[0][5])
 
     def _released(self, limit: int, bytes_max: int) -> Batch | None:
         """The batch that was put back first; what is too much for ``limit`` stays back."""
@@ -155,7 +155,7 @@ class Outbox:
             if cut < last:
                 execute("INSERT INTO batches (first, last) VALUES (?, ?)", (cut + 1, last))
             skipped = _attach_skips(execute, batch_id, limit)
-        return Batch(batch_id, None, [Item._make(row[1:]) for row in taken], [], skipped)
+        return Batch(batch_id, None, _items(taken), [], skipped, taken[0][5])
 
     def _releases(self, limit: int, _bytes_max: int) -> Batch | None:
         """Holds to give back. They are short: ``limit`` bounds their bytes too."""
@@ -180,15 +180,20 @@ class Outbox:
         if first is None or last is None:
             voids = self._file.query("SELECT payer, jti FROM releases WHERE batch = ?", (batch_id,))
             return Batch(batch_id, operation, [], [Release._make(row) for row in voids], [])
-        items = [Item._make(row[1:]) for row in self._rows(first, last)]
+        rows = self._rows(first, last)
         skips = self._file.query("SELECT allowance, lane, seq FROM skips WHERE batch = ?", (batch_id,))
-        return Batch(batch_id, operation, items, [], [Skip._make(row) for row in skips])
+        skipped = [Skip._make(row) for row in skips]
+        return Batch(batch_id, operation, _items(rows), [], skipped, rows[0][5] if rows else 0.0)
 
     def _rows(self, first: int, last: int) -> list[Any]:
         return self._file.query(
-            "SELECT n, payer, jti, contract, charged FROM undecided WHERE n BETWEEN ? AND ? ORDER BY n",
+            "SELECT n, payer, jti, contract, charged, at FROM undecided WHERE n BETWEEN ? AND ? ORDER BY n",
             (first, last),
         )
+
+
+def _items(rows: list[Any]) -> list[Item]:
+    return [Item._make(row[1:5]) for row in rows]
 
 
 def _fitting(rows: list[Any], bytes_max: int) -> list[Any]:

@@ -17,6 +17,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from tokenmesh.errors import LedgerBusy, LedgerError, LedgerOutcomeUnknown, LedgerUnavailable
 from tokenmesh.ledger.base import Result
+from tokenmesh.telemetry import LedgerWatch, now
 from tokenmesh_chaincode.documents import NO_DISCLOSURES, Disclosures, thumbprint
 
 P = TypeVar("P")
@@ -56,6 +57,16 @@ class Room:
         self._bytes = 0
         self._lock = threading.Lock()
         self._process = os.getpid()
+
+    @property
+    def waiting(self) -> int:
+        """How many of them there are."""
+        return self._waiting
+
+    @property
+    def limit(self) -> int:
+        """How many there may be."""
+        return self._queue_max
 
     @property
     def is_ours(self) -> bool:
@@ -234,15 +245,18 @@ class Batcher(Generic[P]):
         prepare: Callable[[list[str], Disclosures], list[P]],
         write: Callable[[list[P]], list[Result]],
         *,
+        watch: LedgerWatch | None = None,
         batch_max: int = BATCH_MAX,
         batch_bytes_max: int = BATCH_BYTES_MAX,
         queue_max: int = QUEUE_MAX,
     ) -> None:
         self._prepare = prepare
         self._write = write
+        self._watch = watch or LedgerWatch("embedded")
         self._batch_max = batch_max
         self._batch_bytes_max = batch_bytes_max
         self._room = Room(queue_max, QUEUE_BATCHES_MAX * batch_bytes_max)
+        self._watch.queues(self._room)
         self._short, self._long = (
             Worker[Submission](
                 f"tokenmesh-ledger-preparer-{length}",
@@ -277,6 +291,7 @@ class Batcher(Generic[P]):
                 )
             )
         else:
+            self._watch.submitted(future)
             job = Job(submission, future, size, length)
             if self._room.admit(job):
                 (self._long if length > SHORT_BYTES_MAX else self._short).put(job)
@@ -297,7 +312,15 @@ class Batcher(Generic[P]):
         batch = [job for job in batch if job.future.set_running_or_notify_cancel()]
         if not batch:
             return
-        results = self._write([operation for job in batch for operation in job.payload])
+        operations = [operation for job in batch for operation in job.payload]
+        since = now()
+        try:
+            results = self._write(operations)
+        except Exception as error:
+            self._watch.transaction(since, len(operations), error)
+            raise
+        self._watch.transaction(since, len(operations))
+        self._watch.refused(one.outcome.code for one in results if not one.outcome.ok)
         start = 0
         for job in batch:
             job.future.set_result(results[start : start + job.size])
@@ -327,7 +350,8 @@ def together(all_of_them: Iterable[Disclosures]) -> Disclosures:
 class Reader:
     """Answers questions one by one in a thread of its own, so that none waits behind a batch of writes."""
 
-    def __init__(self, *, queue_max: int = QUESTIONS_MAX) -> None:
+    def __init__(self, *, watch: LedgerWatch | None = None, queue_max: int = QUESTIONS_MAX) -> None:
+        self._watch = watch or LedgerWatch("embedded")
         self._room = Room(queue_max, queue_max)
         self._worker: Worker[Callable[[], Any]] = Worker(
             "tokenmesh-ledger-reader", self._work, batch_max=1, batch_bytes_max=1
@@ -336,6 +360,7 @@ class Reader:
     def ask(self, question: Callable[[], T]) -> Future[T]:
         """Have ``question`` called in the thread; the future has what it gives or raises."""
         future: Future[T] = Future()
+        self._watch.asked(future)
         job = Job(question, future, 1, 0)
         if self._room.admit(job):
             self._worker.put(job)

@@ -49,6 +49,7 @@ from tokenmesh.ledger.store import (
 )
 from tokenmesh.ledger.turnstile import Turnstile
 from tokenmesh.ledger.writer import Writer
+from tokenmesh.telemetry import LedgerWatch
 from tokenmesh_chaincode.documents import NO_DISCLOSURES, Disclosures, Signer, new_id
 from tokenmesh_chaincode.prepared import Prepared
 from tokenmesh_chaincode.rules import genesis, genesis_document
@@ -89,7 +90,8 @@ class EmbeddedLedger(Ledger):
         self._file = LedgerFile(self.path)
         self._connection = self._open(busy_s_max)
         self._questions = Questions(self._connection)
-        self._reader = Reader()
+        watch = LedgerWatch("embedded")
+        self._reader = Reader(watch=watch)
         self.domain: str = self._ask_now(Questions.domain)
         self._batcher: Batcher[Prepared] | None = None
         if signer is not None:
@@ -109,6 +111,7 @@ class EmbeddedLedger(Ledger):
             self._batcher = Batcher(
                 self._preparer.prepare,
                 self._writer.write,
+                watch=watch,
                 batch_max=batch_max,
                 batch_bytes_max=batch_bytes_max,
                 queue_max=queue_max,

@@ -8,9 +8,12 @@ from importlib.metadata import entry_points
 from tokenmesh.config import Settings
 from tokenmesh.errors import ConfigError
 from tokenmesh.ledger.base import Ledger
+from tokenmesh.telemetry import show_build
 from tokenmesh_chaincode.documents import Signer
 
 GROUP = "tokenmesh.ledgers"
+KINDS = {"sqlite": "embedded", "http": "remote", "https": "remote"}
+"""What a ledger is called in metrics, where that is not its scheme."""
 
 
 def open_ledger(url: str, signer: Signer | None, settings: Settings | None = None) -> Ledger:
@@ -33,4 +36,6 @@ def open_ledger(url: str, signer: Signer | None, settings: Settings | None = Non
         raise ConfigError(
             f"a ledger at {scheme}:// needs {error.name}: pip install 'tokenmesh-fabric[{scheme}]'"
         ) from error
-    return open_one(url, signer, settings)
+    ledger = open_one(url, signer, settings)
+    show_build(KINDS.get(scheme, scheme))
+    return ledger

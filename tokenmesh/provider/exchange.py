@@ -74,7 +74,7 @@ class Exchange:
         self._checked: Call | None = None
         self._reason = ""
         self._error = ""
-        self.watch = FulfilWatch.begin(self.headers)
+        self.watch = FulfilWatch.begin(request.operation, self.headers)
 
     def headers(self) -> Mapping[str, str] | None:
         """The request's headers, lower-case, as far as a trace may stand in them; None where they are not at

@@ -10,9 +10,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
 
 from tokenmesh.telemetry import names, switch
+from tokenmesh.telemetry.instruments import Meters, meters
 from tokenmesh_chaincode.documents import Contract
 
 HOSTS_MAX = 256
@@ -23,20 +24,39 @@ class CallWatch:
     """The payer's span of one call, whatever number of requests it takes. It is current from its beginning to
     :meth:`leave`, so that the requests' own spans hang under it; a streamed response may end it later."""
 
-    __slots__ = ("_recording", "_span", "_token", "contract_id")
+    __slots__ = (
+        "_ended",
+        "_meters",
+        "_operation",
+        "_out",
+        "_payee",
+        "_recording",
+        "_since",
+        "_span",
+        "_token",
+        "contract_id",
+    )
 
-    def __init__(self, span: Span | None) -> None:
+    def __init__(self, payee: str, span: Span | None, meters: Meters | None) -> None:
         self._span = span
         self._recording = span is not None and span.is_recording()
         self._token: Token[Context] | None = None
+        self._payee = payee
+        self._meters = meters
+        self._since = time.perf_counter()
+        self._operation: str | None = None
+        self._out = ""
+        self._ended = False
         self.contract_id = ""
 
     @classmethod
     def begin(cls, payer: str, payee: str, domain: str, url: str) -> CallWatch | None:
         """A call that begins now; None if nobody wants to know."""
-        tracer = switch.tracer()
+        tracer, instruments = switch.tracer(), meters()
         if tracer is None:
-            return cls(None).enter() if switch.ids_in_logs() else None
+            if instruments is None and not switch.ids_in_logs():
+                return None
+            return cls(payee, None, instruments).enter()
         host, port = _host(url)
         attributes: dict[str, Any] = {
             names.PAYER: payer,
@@ -46,7 +66,8 @@ class CallWatch:
         }
         if port is not None:
             attributes[names.SERVER_PORT] = port
-        return cls(tracer.start_span(names.CALL, kind=SpanKind.CLIENT, attributes=attributes)).enter()
+        span = tracer.start_span(names.CALL, kind=SpanKind.CLIENT, attributes=attributes)
+        return cls(payee, span, instruments).enter()
 
     def enter(self) -> CallWatch:
         """Make it the current span."""
@@ -62,6 +83,7 @@ class CallWatch:
     def signed(self, contract: Contract) -> None:
         """A contract goes with the next request."""
         self.contract_id = contract.jti
+        self._operation = contract.op
         if self._recording and self._span is not None:
             self._span.set_attributes(
                 {
@@ -74,27 +96,51 @@ class CallWatch:
 
     def again(self, number: int, why: str, status: int | None) -> None:
         """The next request goes out, the ``number``-th after the first: no error as long as one succeeds."""
+        if self._meters is not None:
+            attributes = self._meters.pair(self._payee, None)
+            attributes[names.ERROR_TYPE] = self._meters.reason(why)
+            self._meters.record("tokenmesh.call.retries", 1, attributes)
         if self._recording and self._span is not None:
-            attributes: dict[str, Any] = {names.RESEND_COUNT: number, names.ERROR_TYPE: why}
+            about: dict[str, Any] = {names.RESEND_COUNT: number, names.ERROR_TYPE: why}
             if status is not None:
-                attributes[names.STATUS_CODE] = status
-            self._span.add_event(names.RETRY, attributes)
+                about[names.STATUS_CODE] = status
+            self._span.add_event(names.RETRY, about)
 
     def concluded(self, out: str, tokens: int, tx_id: str | None) -> None:
         """The contract has ended, as its receipt says."""
+        self._out = out
+        if self._meters is not None and tokens:
+            attributes = self._meters.pair(self._payee, self._operation)
+            self._meters.record("tokenmesh.call.tokens", tokens, attributes, self._context())
         if self._recording and self._span is not None:
             self._span.set_attributes({names.OUTCOME: out, names.TOKENS: tokens})
             if tx_id is not None:
                 self._span.set_attribute(names.TX_ID, tx_id)
 
-    def end(self, error: str | None = None) -> None:
-        """The call is over; ``error`` says why it failed, if it did."""
+    def end(self, error: str | None = None, otherwise: str = "free") -> None:
+        """The call is over; ``error`` says why it failed, if it did. ``otherwise`` is its outcome if no
+        receipt has said one."""
+        if self._ended:
+            return
+        self._ended = True
+        if self._meters is not None:
+            attributes = self._meters.pair(self._payee, self._operation)
+            attributes[names.OUTCOME] = self._out or otherwise
+            if error is not None:
+                attributes[names.ERROR_TYPE] = self._meters.reason(error)
+            took = time.perf_counter() - self._since
+            self._meters.record("tokenmesh.call.duration", took, attributes, self._context())
         span, self._span = self._span, None
         if span is not None:
             if error is not None and self._recording:
                 span.set_attribute(names.ERROR_TYPE, error)
                 span.set_status(_ERROR)
+            if self._recording and not self._out:
+                span.set_attribute(names.OUTCOME, otherwise)
             span.end()
+
+    def _context(self) -> Context | None:
+        return None if self._span is None else set_span_in_context(self._span)
 
 
 class FulfilWatch:
@@ -104,10 +150,28 @@ class FulfilWatch:
     ``headers`` gives those of the request, lower-case, for where nothing else has taken its trace up.
     """
 
-    __slots__ = ("_headers", "_parent", "_since_ns", "_span", "_token", "contract_id")
+    __slots__ = (
+        "_claimed",
+        "_headers",
+        "_meters",
+        "_operation",
+        "_parent",
+        "_payer",
+        "_since",
+        "_since_ns",
+        "_span",
+        "_token",
+        "contract_id",
+    )
 
-    def __init__(self, headers: Callable[[], Mapping[str, str] | None]) -> None:
+    def __init__(
+        self, operation: str, headers: Callable[[], Mapping[str, str] | None], meters: Meters | None
+    ) -> None:
+        self._operation = operation
         self._headers = headers
+        self._meters = meters
+        self._since = self._claimed = time.perf_counter()
+        self._payer = ""
         self._since_ns = time.time_ns()
         self._span: Span | None = None
         self._parent: Context | None = None
@@ -115,14 +179,24 @@ class FulfilWatch:
         self.contract_id = ""
 
     @classmethod
-    def begin(cls, headers: Callable[[], Mapping[str, str] | None]) -> FulfilWatch | None:
+    def begin(cls, operation: str, headers: Callable[[], Mapping[str, str] | None]) -> FulfilWatch | None:
         """A request that is here now; None if nobody wants to know."""
-        return cls(headers) if switch.tracer() is not None or switch.ids_in_logs() else None
+        instruments = meters()
+        if instruments is None and switch.tracer() is None and not switch.ids_in_logs():
+            return None
+        return cls(operation, headers, instruments)
 
     def claimed(self, contract: Contract) -> None:
         """The contract is taken: the handler is about to run."""
         self.contract_id = contract.jti
+        self._payer = contract.iss
         self._span = self._start(contract)
+        if self._meters is not None:
+            self._claimed = time.perf_counter()
+            attributes = self._meters.pair(None, self._operation)
+            attributes[names.VIA] = via(contract)
+            took = self._claimed - self._since
+            self._meters.record("tokenmesh.claim.duration", took, attributes, self._context())
 
     def enter(self) -> None:
         """Make its span the current one."""
@@ -138,6 +212,8 @@ class FulfilWatch:
     def ended(self, out: str, tokens: int, error: str | None = None, *, failed: bool = False) -> None:
         """The contract has ended. ``error`` says why it was not fulfilled, ``failed`` that it was this side's
         doing, as a server's 5xx is."""
+        if self._meters is not None:
+            self._measure(self._meters, out, tokens, error)
         span, self._span = self._span, None
         if span is not None:
             span.set_attributes({names.OUTCOME: out, names.TOKENS: tokens})
@@ -150,6 +226,12 @@ class FulfilWatch:
     def answered(self, contract: Contract | None, code: str | None, *, failed: bool) -> None:
         """Something else goes out in place of the handler's response: for ``code``, or (None) because the
         contract gets the answer that it has had."""
+        if self._meters is not None:
+            attributes = self._meters.pair(None, self._operation)
+            if code is not None:
+                attributes[names.CODE] = self._meters.reason(code)
+            name = "tokenmesh.contract.replays" if code is None else "tokenmesh.contract.refusals"
+            self._meters.record(name, 1, attributes)
         span, self._span = self._span or self._start(contract), None
         if span is not None:
             if code is None:
@@ -159,6 +241,21 @@ class FulfilWatch:
                 if failed:
                     span.set_status(_ERROR)
             span.end()
+
+    def _measure(self, meters: Meters, out: str, tokens: int, error: str | None) -> None:
+        attributes = meters.pair(None, self._operation)
+        attributes[names.OUTCOME] = out
+        if error is not None:
+            attributes[names.ERROR_TYPE] = meters.reason(error)
+        context = self._context()
+        took = time.perf_counter() - self._claimed
+        meters.record("tokenmesh.handler.duration", took, attributes, context)
+        if tokens:
+            whose = meters.pair(self._payer, self._operation, names.PAYER)
+            meters.record("tokenmesh.fulfil.tokens", tokens, whose, context)
+
+    def _context(self) -> Context | None:
+        return None if self._span is None else set_span_in_context(self._span)
 
     def _start(self, contract: Contract | None) -> Span | None:
         tracer = switch.tracer()

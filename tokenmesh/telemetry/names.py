@@ -26,6 +26,7 @@ DOMAIN: Final = "tokenmesh.domain"
 TX_ID: Final = "tokenmesh.tx.id"
 CODE: Final = "tokenmesh.code"
 OUTCOME: Final = "tokenmesh.outcome"
+LEDGER_KIND: Final = "tokenmesh.ledger.kind"
 ACT: Final = "tokenmesh.act"
 
 ERROR_TYPE: Final = "error.type"

@@ -24,6 +24,7 @@ from tokenmesh.identity import Wallet
 from tokenmesh.ledger.base import Ledger
 from tokenmesh.steps import Steps, wait
 from tokenmesh.treasury.allowances import Account, Ticket
+from tokenmesh.treasury.gauges import Gauges
 from tokenmesh.treasury.operations import Operations, Unanswered, spawn
 from tokenmesh.treasury.shortage import INSUFFICIENT, Shortage, lacking, no_answer, refusal
 from tokenmesh_chaincode import documents
@@ -69,6 +70,7 @@ class Treasury:
         self._accounts: OrderedDict[str, Account] = OrderedDict()
         self._policy: tuple[float, dict[str, Any]] | None = None
         self._upkeep_at = clock() + self._settings.sweep_interval_s
+        self._gauges = Gauges(ledger.domain, self._accounts, self._lock)
 
     # What a call asks for
 
@@ -127,14 +129,14 @@ class Treasury:
                 if spendable >= tokens:
                     outcome = yield from self._operations.perform("hold", arg)
             if outcome.ok:
-                return Ticket(payee, tokens, HOLD, exp)
+                return self._gauges.held(Ticket(payee, tokens, HOLD, exp))
             hold = None
             if outcome.code in ("id_reused", "hold_ended"):
                 hold = yield from wait(self._ledger.hold(self._name, jti))
         except LedgerError as error:
             raise no_answer(error).error(payee) from error
         if hold is not None and hold.payee == payee:
-            return Ticket(payee, hold.tokens, HOLD, hold.exp)
+            return self._gauges.held(Ticket(payee, hold.tokens, HOLD, hold.exp))
         raise refusal(outcome, tokens).error(payee)
 
     # What became of a ticket
@@ -144,18 +146,24 @@ class Treasury:
         if ticket.allowance is not None:
             with self._lock:
                 ticket.allowance.charged(ticket, tokens, left, self._clock())
+        else:
+            self._gauges.ended(ticket)
 
     def returned(self, ticket: Ticket, *, reusable: bool) -> None:
         """The contract was certainly not taken (``reusable``: and no copy of it is still on its way)."""
         if ticket.allowance is not None:
             with self._lock:
                 ticket.allowance.returned(ticket, reusable=reusable)
+        else:
+            self._gauges.ended(ticket)
 
     def lost(self, ticket: Ticket, until: float) -> None:
         """No answer: the contract may have been taken, and may still be until ``until``."""
         if ticket.allowance is not None:
             with self._lock:
                 ticket.allowance.lost(ticket, until)
+        else:
+            self._gauges.ended(ticket)
 
     def used_up(self, ticket: Ticket) -> bool:
         """The payee says that the ticket's allowance does not cover it. False if the payee may merely not

@@ -12,6 +12,7 @@ import grpc
 from fabric_protos.common import common_pb2
 from fabric_protos.peer import events_pb2
 
+from tokenmesh.fabric.errors import FabricError
 from tokenmesh.fabric.gateway import messages, retrying
 from tokenmesh.fabric.gateway._async_session import AsyncEvents, AsyncSession
 from tokenmesh.fabric.gateway.checkpoint import Checkpoint
@@ -354,6 +355,7 @@ class AsyncContract:
         retry: Retry | None = None,
         is_wanted: Wanted | None = None,
         on_commit: Callable[[Status], None] | None = None,
+        on_retry: Callable[[FabricError], None] | None = None,
     ) -> bytes:
         """As :meth:`submit_transaction`, with transient data and a choice of whose peers endorse.
 
@@ -362,12 +364,12 @@ class AsyncContract:
 
         ``is_wanted(transaction_id, answer)`` says of what was endorsed whether to hand it in at all; if not,
         the chaincode's answer is all there is, and the ledger stays as it is. ``on_commit`` is told of the
-        transaction that took effect, before this returns.
+        transaction that took effect, before this returns; ``on_retry`` of every failure that is tried again.
         """
         what = self._invocation(transaction_name, arguments, transient_data, endorsing_organizations)
         caller = self._session.caller
         return await self._session.drive(
-            retrying.submit_and_wait(caller, what, retry or caller.retry, is_wanted, on_commit)
+            retrying.submit_and_wait(caller, what, retry or caller.retry, is_wanted, on_commit, on_retry)
         )
 
     async def submit_async(

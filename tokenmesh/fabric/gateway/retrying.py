@@ -77,6 +77,7 @@ def submit_and_wait(
     retry: Retry,
     is_wanted: Wanted | None = None,
     on_commit: Callable[[Status], None] | None = None,
+    on_retry: Callable[[FabricError], None] | None = None,
 ) -> Flow[bytes]:
     """The whole way: endorse, hand in, wait; a transaction invalid by a conflict gets a new proposal."""
 
@@ -101,7 +102,7 @@ def submit_and_wait(
             on_commit(status)
         return result
 
-    return (yield from _retrying(caller, retry, once))
+    return (yield from _retrying(caller, retry, once, on_retry))
 
 
 def _endorse_as_before(caller: Caller, what: Invocation, guess: Sequence[str]) -> Flow[Prepared]:
@@ -119,7 +120,12 @@ def _endorse_as_before(caller: Caller, what: Invocation, guess: Sequence[str]) -
     return (yield from endorse(caller, draft, what.channel, (), None, None))
 
 
-def _retrying(caller: Caller, retry: Retry, once: Callable[[], Flow[T]]) -> Flow[T]:
+def _retrying(
+    caller: Caller,
+    retry: Retry,
+    once: Callable[[], Flow[T]],
+    on_retry: Callable[[FabricError], None] | None = None,
+) -> Flow[T]:
     """Again with a new proposal, but only after failures that certainly left the ledger as it was."""
     since, attempt = caller.clock(), 0
     while True:
@@ -134,6 +140,8 @@ def _retrying(caller: Caller, retry: Retry, once: Callable[[], Flow[T]]) -> Flow
             if pause is None:
                 _say_tries(error, attempt, caller.clock() - since)
                 raise
+            if on_retry is not None:
+                on_retry(error)
         yield Sleep(pause)
 
 

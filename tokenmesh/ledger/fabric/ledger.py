@@ -47,6 +47,7 @@ from tokenmesh.ledger.fabric.history import History
 from tokenmesh.ledger.fabric.pipeline import Pipeline
 from tokenmesh.ledger.fabric.questions import StateQuestions
 from tokenmesh.ledger.fabric.sending import Sender, ledger_error
+from tokenmesh.telemetry import LedgerWatch
 from tokenmesh_chaincode.documents import NO_DISCLOSURES, Disclosures, canonical, new_id
 from tokenmesh_chaincode.limits import APPLY_OPERATIONS_MAX
 from tokenmesh_chaincode.rules import genesis_document
@@ -109,6 +110,7 @@ class FabricLedger(Ledger):
                 f"no ledger has begun in chaincode {chaincode} on channel {channel}: "
                 "'tokenmesh init' makes one"
             )
+        self._watch = watch = LedgerWatch("fabric")
         self._history = history or History(gateway, channel, chaincode)
         self._questions: Pipeline[Callable[[], Any]] = Pipeline(
             "tokenmesh-ledger-questions",
@@ -119,11 +121,13 @@ class FabricLedger(Ledger):
             in_flight_max=QUESTIONS_AT_ONCE_MAX,
         )
         # Apart from the others, for an index that has much to catch up with takes its time.
-        self._historian = Reader()
+        self._historian = Reader(watch=watch)
+        room = Room(queue_max, QUEUE_BATCHES_MAX * batch_bytes_max)
+        watch.queues(room)
         self._pipeline: Pipeline[Submission] = Pipeline(
             "tokenmesh-ledger-sender",
-            Sender(contract, _drawing(SUBMIT_RETRY, draw), self._history.seen).send,
-            Room(queue_max, QUEUE_BATCHES_MAX * batch_bytes_max),
+            Sender(contract, _drawing(SUBMIT_RETRY, draw), self._history.seen, watch).send,
+            room,
             batch_max=self._batch_max,
             batch_bytes_max=self._batch_bytes_max,
             in_flight_max=in_flight_max,
@@ -182,6 +186,7 @@ class FabricLedger(Ledger):
                 )
             )
         else:
+            self._watch.submitted(future)
             keys = frozenset().union(*map(conflict_keys, operations))
             self._pipeline.put(Job(submission, future, size, length), keys)
         return future
@@ -257,6 +262,7 @@ class FabricLedger(Ledger):
 
     def _ask(self, question: Callable[[], T]) -> Future[T]:
         future: Future[T] = Future()
+        self._watch.asked(future)
         self._questions.put(Job(question, future, 1, 0))
         return future
 

@@ -11,6 +11,7 @@ from tokenmesh.fabric.errors import CommitError, CommitStatusError, EndorseError
 from tokenmesh.fabric.gateway import Contract, Retry
 from tokenmesh.ledger.base import Result
 from tokenmesh.ledger.batching import Job, Submission, fail, together
+from tokenmesh.telemetry import LedgerWatch, now
 from tokenmesh_chaincode.documents import canonical
 from tokenmesh_chaincode.rules import Outcome
 
@@ -31,10 +32,13 @@ class Sender:
     proposal, an unanswered hand-over by the same transaction. ``seen`` is told of blocks that are committed.
     """
 
-    def __init__(self, contract: Contract, retry: Retry, seen: Callable[[int], None]) -> None:
+    def __init__(
+        self, contract: Contract, retry: Retry, seen: Callable[[int], None], watch: LedgerWatch | None = None
+    ) -> None:
         self._contract = contract
         self._retry = retry
         self._seen = seen
+        self._watch = watch or LedgerWatch("fabric")
 
     def send(self, jobs: list[Job[Submission]]) -> None:
         """Do what the jobs of a batch are about, and answer their futures.
@@ -92,6 +96,17 @@ class Sender:
         )
 
     def _submit(self, operations: Sequence[str], disclosures: Mapping[str, str]) -> list[Result]:
+        since = now()
+        try:
+            results = self._transact(operations, disclosures)
+        except Exception as error:
+            self._watch.transaction(since, len(operations), error)
+            raise
+        self._watch.transaction(since, len(operations))
+        self._watch.refused(one.outcome.code for one in results if not one.outcome.ok)
+        return results
+
+    def _transact(self, operations: Sequence[str], disclosures: Mapping[str, str]) -> list[Result]:
         transient = {DISCLOSURES: canonical(dict(disclosures))} if disclosures else None
         try:
             answer = self._contract.submit(
@@ -103,12 +118,19 @@ class Sender:
                 # What was done before, or is turned away without a record, names no transaction, or another.
                 is_wanted=lambda tx_id, answer: tx_id.encode() in answer,
                 on_commit=lambda status: self._seen(status.block_number),
+                on_retry=self._retried,
             )
         except FabricError as error:
             if _is_too_large(error):
                 raise TooLarge(str(error)) from error
             raise ledger_error(error) from error
         return [_result(*one) for one in json.loads(answer)]
+
+    def _retried(self, error: FabricError) -> None:
+        if isinstance(error, CommitError):
+            self._watch.conflict(error.code)
+        else:
+            self._watch.again(error)
 
 
 def ledger_error(error: FabricError) -> LedgerError:

@@ -15,7 +15,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent import futures
 from concurrent.futures import Future
 from random import Random
@@ -26,18 +26,22 @@ from tokenmesh.errors import JournalError, LedgerOutcomeUnknown, OperationRefuse
 from tokenmesh.journal import Batch, Item, Journal
 from tokenmesh.journal.base import Key
 from tokenmesh.ledger import Ledger
+from tokenmesh.settlement.batches import (
+    OF_DISCLOSURES,
+    disclosures,
+    is_disclosed,
+    refused_items,
+    settle_argument,
+)
 from tokenmesh.steps import Steps, run, wait
-from tokenmesh.telemetry import Settled, SettleWatch
+from tokenmesh.telemetry import JournalGauges, Settled, SettleWatch, measure_round
+from tokenmesh.telemetry import now as watch_now
 from tokenmesh_chaincode.documents import (
-    DocumentError,
     Operation,
     Signer,
     new_id,
     parse_operation,
-    parse_presented,
     sign,
-    take_presented,
-    thumbprint,
 )
 from tokenmesh_chaincode.limits import (
     CLOCK_SKEW_S_MAX,
@@ -62,7 +66,6 @@ LOOK_S = 0.1
 PRUNE_EVERY_S = 1.0
 BEATS_PER_LEASE = 4
 
-_OF_DISCLOSURES = ("undisclosed", "bad_disclosure")
 _log = logging.getLogger("tokenmesh.settlement")
 
 
@@ -122,6 +125,7 @@ class Settlement:
         self._stop_at = float("inf")
         self.failure: TokenmeshError | None = None
         self._watched: tuple[int, SettleWatch | None] = (-1, None)
+        self._gauges = JournalGauges(ledger.domain, settings.unsettled_max, settings.journal_bytes_max, clock)
 
     # One round
 
@@ -140,7 +144,7 @@ class Settlement:
             if batch is None:
                 done = Round(max(self._interval_s, IDLE_S_MIN), idle=True)
             else:
-                done = yield from self._carry(batch)
+                done = yield from self._measured(batch)
         except TokenmeshError as error:
             return self._back_off(error)
         self._failures, self.failure = 0, None
@@ -155,6 +159,8 @@ class Settlement:
         if now >= self._prune_at:
             self._prune_at = now + PRUNE_EVERY_S
             yield from wait(self._journal.prune(now))
+        if self._gauges.due():
+            self._gauges.noted((yield from wait(self._journal.stats())))
         if self._also is not None:
             self._also()
 
@@ -174,7 +180,7 @@ class Settlement:
             # document could still take effect.
             late = operation.exp + CLOCK_SKEW_S_MAX - now
             return Round(late) if late >= 0 else (yield from self._look_up(batch, operation))
-        beside = _disclosures(batch.items)
+        beside = disclosures(batch.items)
         (result,) = yield from wait(self._ledger.submit([text], disclosures=beside))
         outcome = result.outcome
         if outcome.ok:
@@ -184,7 +190,7 @@ class Settlement:
         return (yield from self._refused(batch, outcome))
 
     def _operation(self, batch: Batch, now: float) -> Operation:
-        act, arg = "settle", _settle_argument(batch)
+        act, arg = "settle", settle_argument(batch)
         if batch.voids:
             act, arg = "void", {"holds": [list(release) for release in batch.voids]}
         iat = int(now)
@@ -197,7 +203,7 @@ class Settlement:
         lost: dict[Key, str] = {}
         settled: dict[Key, str] = {}
         if batch.items:
-            lost, settled = yield from self._judge(_refused_items(batch.items, outcome.detail["refused"]))
+            lost, settled = yield from self._judge(refused_items(batch.items, outcome.detail["refused"]))
         if not (
             yield from wait(self._journal.finish_batch(batch.id, lost, tx_id, self._clock(), settled=settled))
         ):
@@ -205,7 +211,8 @@ class Settlement:
             return Round(0)  # adopted meanwhile by a process that took this one for dead
         watch, self._watched = self._watched[1], (-1, None)
         if watch is not None:
-            watch.end(tx_id, [jti for _, jti in lost])
+            age_s = self._clock() - batch.since if batch.since else None
+            watch.end(tx_id, {jti: code for (_, jti), code in lost.items()}, age_s)
         for (payer, jti), code in lost.items():
             _log.warning("the ledger refused to settle contract %s of %s: %s", jti, payer, code)
         paid = [item for item in batch.items if (item.payer, item.jti) not in lost]
@@ -265,7 +272,7 @@ class Settlement:
             now = self._clock()
             lost: dict[Key, str] = {}
             for item in batch.items:
-                if outcome.code in _OF_DISCLOSURES and not _is_disclosed(item):
+                if outcome.code in OF_DISCLOSURES and not is_disclosed(item):
                     lost[item.payer, item.jti] = outcome.code  # for good: the others need not wait for it
                     continue
                 claim = yield from wait(self._journal.find(item.payer, item.jti))
@@ -294,12 +301,22 @@ class Settlement:
 
     # What it shows
 
+    def _measured(self, batch: Batch) -> Steps[Round]:
+        since = watch_now()
+        try:
+            done = yield from self._carry(batch)
+        except TokenmeshError as error:
+            measure_round(self._ledger.domain, since, error)
+            raise
+        measure_round(self._ledger.domain, since)
+        return done
+
     def _watch(self, batch: Batch) -> None:
         """Have a span for a batch: one, however many rounds it takes."""
         if self._watched[0] == batch.id:
             return
         self._unwatch("TakenOver")
-        contracts = [Settled(item.payer, item.jti, item.contract, item.charged) for item in batch.items]
+        contracts = [Settled._make(item) for item in batch.items]
         contracts += [Settled(release.payer, release.jti, None, 0) for release in batch.voids]
         act = "void" if batch.voids else "settle"
         self._watched = batch.id, SettleWatch.begin(self._signer.name, self._ledger.domain, act, contracts)
@@ -400,35 +417,3 @@ class Settlement:
         except Exception as error:
             return None, error
         return None, LedgerOutcomeUnknown("the ledger did not answer in time; the same will be sent again")
-
-
-def _settle_argument(batch: Batch) -> dict[str, Any]:
-    arg: dict[str, Any] = {
-        "items": [[take_presented(item.contract)[0], item.charged] for item in batch.items]
-    }
-    if batch.skipped:
-        arg["skipped"] = [list(skip) for skip in batch.skipped]
-    return arg
-
-
-def _disclosures(items: Iterable[Item]) -> dict[str, str] | None:
-    """What the private contracts among them are for: the ledger is told beside the operation, never in it."""
-    presented = [take_presented(item.contract)[1] for item in items]
-    found = {thumbprint(one.encode()): one for one in presented if one is not None}
-    return found or None
-
-
-def _is_disclosed(item: Item) -> bool:
-    """Whether it is not private, or its disclosure is in the journal as it came."""
-    try:
-        parse_presented(item.contract)
-    except DocumentError as error:
-        return error.code not in _OF_DISCLOSURES
-    return True
-
-
-def _refused_items(items: list[Item], refused: Mapping[str, str]) -> list[tuple[Item, str]]:
-    """The items that the rules name: as ``payer/id``, or by place if their text was no contract."""
-    named = {f"{item.payer}/{item.jti}": item for item in items}
-    named |= {f"#{place}": item for place, item in enumerate(items)} if refused else {}
-    return [(named[name], code) for name, code in refused.items() if name in named]

@@ -1,0 +1,241 @@
+"""The metrics: one table of instruments, made once somebody listens, with bounded attributes.
+
+The table is that of docs/reference/metrics.md; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final, Literal, NamedTuple, Protocol
+from weakref import WeakSet
+
+from opentelemetry import metrics
+from opentelemetry.context import Context
+from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
+
+from tokenmesh.telemetry import names
+
+Attributes = dict[str, str]
+Kind = Literal["histogram", "counter", "gauge"]
+
+PAIRS_MAX = 200
+"""Pairs of wallet and operation that one process counts apart."""
+REASONS_MAX = 100
+"""Codes and kinds of errors that one process counts apart."""
+OTHER: Final = "_OTHER"
+"""What stands for all that comes after."""
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_CLAIM = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5)
+_LAG = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+_SIZE = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
+
+
+class Instrument(NamedTuple):
+    """One metric. ``buckets`` are a histogram's boundaries."""
+
+    kind: Kind
+    unit: str
+    about: str
+    buckets: tuple[float, ...] = ()
+
+
+TABLE: Final[Mapping[str, Instrument]] = {
+    "tokenmesh.call.duration": Instrument("histogram", "s", "Calls, all their tries together.", _SECONDS),
+    "tokenmesh.call.tokens": Instrument("counter", "{token}", "Tokens charged, as the receipts say."),
+    "tokenmesh.call.retries": Instrument("counter", "{retry}", "Tries after a call's first."),
+    "tokenmesh.allowance.left": Instrument("gauge", "{token}", "What may still be spent of allowances."),
+    "tokenmesh.allowance.limit": Instrument("gauge", "{token}", "What is set aside in these allowances."),
+    "tokenmesh.hold.open": Instrument("gauge", "{hold}", "Holds placed for calls that have not ended."),
+    "tokenmesh.claim.duration": Instrument("histogram", "s", "From arrival until the claim.", _CLAIM),
+    "tokenmesh.handler.duration": Instrument("histogram", "s", "From the claim until the end.", _SECONDS),
+    "tokenmesh.fulfil.tokens": Instrument("counter", "{token}", "Tokens of fulfilled contracts."),
+    "tokenmesh.contract.refusals": Instrument("counter", "{contract}", "Requests answered with a problem."),
+    "tokenmesh.contract.replays": Instrument("counter", "{contract}", "Contracts that came again."),
+    "tokenmesh.settle.duration": Instrument("histogram", "s", "Rounds of settlement.", _SECONDS),
+    "tokenmesh.settle.size": Instrument("histogram", "{contract}", "Contracts in a settlement.", _SIZE),
+    "tokenmesh.settle.lag": Instrument("histogram", "s", "Age of a settlement's oldest contract.", _LAG),
+    "tokenmesh.settle.contracts": Instrument("counter", "{contract}", "What became of contracts."),
+    "tokenmesh.settle.tokens": Instrument("counter", "{token}", "Tokens moved to this payee."),
+    "tokenmesh.journal.unsettled": Instrument("gauge", "{contract}", "Fulfilled and not settled."),
+    "tokenmesh.journal.exposure": Instrument("gauge", "{token}", "Tokens of these contracts."),
+    "tokenmesh.journal.open": Instrument("gauge", "{contract}", "Claimed, and not ended."),
+    "tokenmesh.journal.unsettled_limit": Instrument("gauge", "{contract}", "unsettled_max."),
+    "tokenmesh.journal.usage": Instrument("gauge", "By", "The journal's size."),
+    "tokenmesh.journal.limit": Instrument("gauge", "By", "journal_bytes_max."),
+    "tokenmesh.ledger.submit.duration": Instrument("histogram", "s", "Operations submitted.", _SECONDS),
+    "tokenmesh.ledger.query.duration": Instrument("histogram", "s", "Questions to the ledger.", _SECONDS),
+    "tokenmesh.ledger.transaction.duration": Instrument("histogram", "s", "Ledger transactions.", _SECONDS),
+    "tokenmesh.ledger.transaction.size": Instrument("histogram", "{operation}", "Operations in one.", _SIZE),
+    "tokenmesh.ledger.refusals": Instrument("counter", "{operation}", "Operations that the rules refused."),
+    "tokenmesh.ledger.conflicts": Instrument("counter", "{conflict}", "Transactions that lost to another."),
+    "tokenmesh.ledger.retries": Instrument("counter", "{retry}", "What had to be sent again."),
+    "tokenmesh.ledger.waiting": Instrument("gauge", "{operation}", "Operations without an outcome yet."),
+    "tokenmesh.ledger.waiting_limit": Instrument("gauge", "{operation}", "ledger_queue_max."),
+    "tokenmesh.build.info": Instrument("gauge", "1", "Always 1."),
+}
+
+
+class First:
+    """The first ``most`` values that it meets; for every other one ``other``."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._seen: set[Hashable] = set()
+
+    def has(self, value: Hashable) -> bool:
+        """Whether ``value`` is one of them."""
+        if value in self._seen:
+            return True
+        if len(self._seen) >= self._most:
+            return False
+        self._seen.add(value)
+        return True
+
+
+class Meters:
+    """The instruments of one meter."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._record: dict[str, Callable[[float, Any, Context | None], None]] = {}
+        self._pairs = First(PAIRS_MAX)
+        self._reasons = First(REASONS_MAX)
+        self._build(meter)
+
+    def _build(self, meter: Meter) -> None:
+        for name, one in TABLE.items():
+            if one.kind == "histogram":
+                made = meter.create_histogram(
+                    name, one.unit, one.about, explicit_bucket_boundaries_advisory=one.buckets
+                )
+                self._record[name] = made.record
+            elif one.kind == "counter":
+                self._record[name] = meter.create_counter(name, one.unit, one.about).add
+            else:
+                meter.create_observable_gauge(name, [_observing(name, self)], one.unit, one.about)
+
+    def record(
+        self, name: str, value: float, attributes: Attributes | None = None, context: Context | None = None
+    ) -> None:
+        """Measure ``value``; ``context`` is that of the span to which it is an example, if not the current
+        one."""
+        self._record[name](value, attributes, context)
+
+    def pair(self, wallet: str | None, operation: str | None, key: str = names.PAYEE) -> Attributes:
+        """Attributes for a wallet (as ``key``), an operation, or both, as far as they are known."""
+        if not self._pairs.has((key, wallet, operation)):
+            wallet, operation = wallet and OTHER, operation and OTHER
+        attributes = {}
+        if wallet:
+            attributes[key] = wallet
+        if operation:
+            attributes[names.OPERATION] = operation
+        return attributes
+
+    def reason(self, reason: str) -> str:
+        """A code or a kind of error, as it may stand in an attribute."""
+        return reason if self._reasons.has(reason) else OTHER
+
+
+# Gauges show what their sources say when somebody looks; sources go away by themselves.
+
+
+class Reading(NamedTuple):
+    """What a gauge shows of one source."""
+
+    name: str
+    value: float
+    attributes: Attributes
+
+
+class Source(Protocol):
+    """Something with gauges. It reads nothing for them that is not at hand."""
+
+    def readings(self) -> Iterable[Reading]:
+        """What it shows now."""
+
+
+_sources: WeakSet[Any] = WeakSet()
+_lock = threading.Lock()
+_builds: set[str] = set()
+
+
+def show(source: Source) -> None:
+    """Have the gauges show ``source`` as long as it exists."""
+    with _lock:
+        _sources.add(source)
+
+
+def show_build(kind: str) -> None:
+    """Have ``tokenmesh.build.info`` say that this process has a ledger of this kind."""
+    with _lock:
+        _builds.add(kind)
+
+
+def _observing(name: str, meters: Meters) -> Callable[[CallbackOptions], list[Observation]]:
+    def observe(_: CallbackOptions) -> list[Observation]:
+        if name == "tokenmesh.build.info":
+            return _build_info()
+        with _lock:
+            sources = list(_sources)
+        found: dict[tuple[tuple[str, str], ...], float] = {}
+        for source in sources:
+            for reading in source.readings():
+                if reading.name == name:
+                    wallet = reading.attributes.get(names.PAYEE)
+                    attributes = reading.attributes | (meters.pair(wallet, None) if wallet else {})
+                    key = tuple(sorted(attributes.items()))
+                    found[key] = found.get(key, 0) + reading.value
+        return [Observation(value, dict(key)) for key, value in found.items()]
+
+    return observe
+
+
+def _build_info() -> list[Observation]:
+    try:
+        ours = version("tokenmesh-fabric")
+    except PackageNotFoundError:
+        ours = "unknown"
+    with _lock:
+        kinds = sorted(_builds)
+    return [Observation(1, {"tokenmesh.version": ours, names.LEDGER_KIND: kind}) for kind in kinds]
+
+
+# Whether anyone listens
+
+
+class _Switch:
+    def __init__(self) -> None:
+        self.meters: Meters | None = None
+        self.off = False
+
+
+_switch = _Switch()
+
+
+def meters() -> Meters | None:
+    """The instruments; None as long as there is nothing behind them."""
+    if _switch.meters is not None or _switch.off:
+        return _switch.meters
+    provider = metrics.get_meter_provider()
+    # The API's own providers, which measure nothing, are no public classes of it.
+    if type(provider).__module__.startswith("opentelemetry.metrics"):
+        return None
+    with _lock:
+        if _switch.meters is None:
+            _switch.meters = Meters(provider.get_meter(names.SCOPE))
+    return _switch.meters
+
+
+def meters_on(provider: MeterProvider | None = None) -> None:
+    """Measure, with ``provider`` or else with the process's own."""
+    _switch.off = False
+    _switch.meters = None if provider is None else Meters(provider.get_meter(names.SCOPE))
+
+
+def meters_off() -> None:
+    """Measure nothing, whatever the process has set up."""
+    _switch.off = True
+    _switch.meters = None
