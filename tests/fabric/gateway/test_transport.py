@@ -22,7 +22,8 @@ def slow_line(address: str) -> Iterator[str]:
     host, _, port = address.rpartition(":")
     ended = threading.Event()
     listener = socket.create_server(("127.0.0.1", 0))
-    sockets, threads = [listener], [threading.Thread(target=lambda: accept())]
+    sockets = [listener]
+    threads: list[threading.Thread] = []
 
     def carry(source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -45,12 +46,13 @@ def slow_line(address: str) -> Iterator[str]:
                 for thread in threads[-2:]:
                     thread.start()
 
+    threads.append(threading.Thread(target=accept))
     threads[0].start()
     try:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
     finally:
         ended.set()
-        for one in list(sockets):
+        for one in sockets.copy():
             hang_up(one)
         for thread in threads:
             thread.join(timeout=10)
