@@ -38,9 +38,11 @@ check: $(VENV)/.dev ## Format, lint, types and layers, without the tests
 format: $(VENV)/.dev ## Format the code, mend what lint can mend
 	@$(BIN)/ruff check --quiet --fix $(SOURCES); $(BIN)/ruff format --quiet $(SOURCES)
 
-bench: $(VENV)/.dev ## Measure the hot path and the embedded ledger on this machine
+bench: $(VENV)/.dev ## Measure the hot path, the embedded ledger and the ledger on Fabric on this machine
 	@$(BIN)/python benchmarks/hot_path.py
 	@$(BIN)/python benchmarks/embedded_ledger.py
+	@if $(BIN)/tokenmesh fabric tools >/dev/null; then $(BIN)/python benchmarks/fabric.py; \
+		else echo "so the ledger on Fabric is not measured"; fi
 
 clean: ## Remove the environment and everything made here
 	rm -rf $(VENV) build dist *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -21,7 +21,7 @@ from typing import Any
 from tokenmesh.cli.rules import CHAINCODE as RULES
 from tokenmesh.cli.rules import deploy_rules
 from tokenmesh.fabric.gateway import connect_profile
-from tokenmesh.fabric.network import Network
+from tokenmesh.fabric.network import Network, available
 from tokenmesh.identity import CertificateAuthority
 from tokenmesh.ledger.fabric import FabricLedger
 from tokenmesh_benchmarks.fabric_gateway import CHAINCODE, COMMAND, measure_gateway
@@ -137,6 +137,10 @@ def main() -> None:
     parser.add_argument("--home", type=Path, help="where the network is made (default: temporary)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     chosen = parser.parse_args()
+    missing = available()
+    if missing is not None:
+        print(missing, file=sys.stderr)
+        raise SystemExit(2)
 
     def tell(what: str) -> None:
         print(f"measuring: {what}", file=sys.stderr, flush=True)

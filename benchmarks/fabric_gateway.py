@@ -140,14 +140,16 @@ def _node_folder() -> Path | None:
         return None
     lock = (NODE_SOURCES / "package-lock.json").read_bytes()
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tokenmesh"
-    folder = cache / f"fabric-bench-{hashlib.sha256(lock).hexdigest()[:16]}"
+    folder = cache / f"fabric-node-{hashlib.sha256(lock).hexdigest()[:16]}"
     if not folder.is_dir():
         cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as made:
+        with tempfile.TemporaryDirectory(dir=cache) as near:
+            made = Path(near) / "made"
+            made.mkdir()
             for name in ("package.json", "package-lock.json"):
                 shutil.copy(NODE_SOURCES / name, made)
             command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
             subprocess.run(command, cwd=made, capture_output=True, check=True, timeout=600)
-            shutil.copytree(made, folder, symlinks=True)
+            made.rename(folder)
     shutil.copy(NODE_SOURCES / "client.js", folder)
     return folder
