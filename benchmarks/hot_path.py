@@ -1,6 +1,6 @@
 """What a paid call by allowance costs in CPU and in memory, compared with the same call without tokenmesh.
 
-    python benchmarks/hot_path.py [--rounds 40] [--calls 100000] [--json]
+    python benchmarks/hot_path.py [--rounds 40] [--calls 100000] [--otel] [--json]
 
 CPU is the process's own (``process_time``), in microseconds a call, without any network: the application is
 called as a server would call it, and contracts are signed before the clock starts. A paid call here is all
@@ -140,9 +140,8 @@ def flask_application(mesh: Any) -> Flask:
     def quote(symbol: str) -> dict[str, Any]:
         return {"symbol": symbol, "price": 101, "currency": "EUR"}
 
-    app.add_url_rule(
-        "/quote/<symbol>", view_func=quote if mesh is None else priced(tokens=PRICE, mesh=mesh)(quote)
-    )
+    view = quote if mesh is None else priced(tokens=PRICE, mesh=mesh)(quote)
+    app.add_url_rule("/quote/<symbol>", view_func=view)
     return app
 
 
@@ -376,13 +375,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="CPU and memory that a paid call takes.")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds of two hundred calls")
     parser.add_argument("--calls", type=int, default=CALLS, help="calls before memory is looked at")
+    parser.add_argument("--otel", action="store_true", help="what spans and metrics add, and no more")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--serve", choices=("plain", "paid"), help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.serve:
         print(serve(chosen.serve, chosen.calls))
         return
-    figures = measure(chosen.rounds, chosen.calls)
+    if chosen.otel:
+        from tokenmesh_benchmarks.telemetry import measure_telemetry
+
+        with tempfile.TemporaryDirectory() as home:
+            figures = measure_telemetry(World(Path(home)), chosen.rounds)
+    else:
+        figures = measure(chosen.rounds, chosen.calls)
     if chosen.json:
         print(json.dumps(figures))
         return

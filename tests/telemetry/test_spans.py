@@ -140,17 +140,14 @@ def test_a_call_is_one_trace(market: Market, spans: Spans, framework: str, clien
     call, fulfil = spans.one("tokenmesh call"), spans.one("tokenmesh fulfil")
     same = {
         "tokenmesh.contract.id": attributes(call)["tokenmesh.contract.id"],
-        "tokenmesh.contract.tokens": 5,
         "tokenmesh.tokens": 5,
         "tokenmesh.payer": PAYER,
         "tokenmesh.payee": PAYEE,
         "tokenmesh.operation": "GET /ok",
         "tokenmesh.domain": market.domain.ledger.domain[:16],
         "tokenmesh.outcome": "fulfilled",
-        "tokenmesh.via": "allowance",
     }
-    assert attributes(fulfil) == same
-    assert same.items() <= attributes(call).items()
+    assert attributes(fulfil) == attributes(call) == same
     assert call.status.status_code == fulfil.status.status_code == StatusCode.UNSET
 
 
@@ -289,7 +286,6 @@ def test_a_payee_that_is_not_there(market: Market, spans: Spans) -> None:
     assert [about["http.request.resend_count"] for _, about in events(call)] == [1, 2]
     assert attributes(call)["error.type"] == "Unreachable"
     assert call.status.status_code == StatusCode.ERROR
-    assert attributes(call)["server.port"] == 9
 
 
 def test_nothing_secret_is_on_a_span(market: Market, spans: Spans) -> None:

@@ -56,8 +56,11 @@ class ASGIExchange(Exchange):
         self._scope = scope
         super().__init__(provider, terms, request, handler)
 
-    def headers(self) -> Mapping[str, str]:
-        return {name.decode("latin-1"): value.decode("latin-1") for name, value in self._scope["headers"]}
+    def header(self, name: str) -> str | None:
+        wanted = name.lower().encode("latin-1")
+        found = [value for key, value in self._scope["headers"] if key == wanted]
+        # Several count as one, with commas between them (RFC 9110, section 5.3).
+        return b",".join(found).decode("latin-1") if found else None
 
 
 class Conversation:

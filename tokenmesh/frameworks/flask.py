@@ -195,13 +195,9 @@ class FlaskExchange(Exchange):
 
     __slots__ = ()
 
-    def headers(self) -> Mapping[str, str]:
-        environ = self.request.native.environ
-        return {
-            name[5:].lower().replace("_", "-"): value
-            for name, value in environ.items()
-            if name.startswith("HTTP_")
-        }
+    def header(self, name: str) -> str | None:
+        value: str | None = self.request.native.environ.get("HTTP_" + name.upper().replace("-", "_"))
+        return value
 
     def leave(self, answered: Answered) -> BaseException:
         super().leave(answered)

@@ -9,7 +9,7 @@ raises is its own affair: ``fail`` notes that it did, and the framework makes of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, ClassVar
 
@@ -74,11 +74,10 @@ class Exchange:
         self._checked: Call | None = None
         self._reason = ""
         self._error = ""
-        self.watch = FulfilWatch.begin(request.operation, self.headers)
+        self.watch = FulfilWatch.begin(request.operation, self.header)
 
-    def headers(self) -> Mapping[str, str] | None:
-        """The request's headers, lower-case, as far as a trace may stand in them; None where they are not at
-        hand."""
+    def header(self, name: str) -> str | None:  # noqa: ARG002 - adapters know the request's headers
+        """The value of one of the request's headers, for what a trace is made of."""
         return None
 
     @property

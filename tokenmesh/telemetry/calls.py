@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextvars import Token
-from functools import lru_cache
 from typing import Any
-from urllib.parse import urlsplit
 
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
@@ -16,7 +14,9 @@ from tokenmesh.telemetry import names, switch
 from tokenmesh.telemetry.instruments import Meters, meters
 from tokenmesh_chaincode.documents import Contract
 
-HOSTS_MAX = 256
+_HOLD = "hold"
+REFUSED = "refused"
+REPLAYED = "replayed"
 _ERROR = Status(StatusCode.ERROR)
 
 
@@ -25,6 +25,7 @@ class CallWatch:
     :meth:`leave`, so that the requests' own spans hang under it; a streamed response may end it later."""
 
     __slots__ = (
+        "_contract",
         "_ended",
         "_meters",
         "_operation",
@@ -34,6 +35,8 @@ class CallWatch:
         "_since",
         "_span",
         "_token",
+        "_tokens",
+        "_tx_id",
         "contract_id",
     )
 
@@ -45,27 +48,26 @@ class CallWatch:
         self._meters = meters
         self._since = time.perf_counter()
         self._operation: str | None = None
+        self._contract: Contract | None = None
         self._out = ""
+        self._tokens = 0
+        self._tx_id: str | None = None
         self._ended = False
         self.contract_id = ""
 
     @classmethod
-    def begin(cls, payer: str, payee: str, domain: str, url: str) -> CallWatch | None:
+    def begin(cls, payer: str, payee: str, domain: str) -> CallWatch | None:
         """A call that begins now; None if nobody wants to know."""
         tracer, instruments = switch.tracer(), meters()
         if tracer is None:
             if instruments is None and not switch.ids_in_logs():
                 return None
             return cls(payee, None, instruments).enter()
-        host, port = _host(url)
-        attributes: dict[str, Any] = {
+        attributes = {
             names.PAYER: payer,
             names.PAYEE: payee,
             names.DOMAIN: domain[: names.DOMAIN_LENGTH],
-            names.SERVER_ADDRESS: host,
         }
-        if port is not None:
-            attributes[names.SERVER_PORT] = port
         span = tracer.start_span(names.CALL, kind=SpanKind.CLIENT, attributes=attributes)
         return cls(payee, span, instruments).enter()
 
@@ -84,15 +86,7 @@ class CallWatch:
         """A contract goes with the next request."""
         self.contract_id = contract.jti
         self._operation = contract.op
-        if self._recording and self._span is not None:
-            self._span.set_attributes(
-                {
-                    names.CONTRACT_ID: contract.jti,
-                    names.CONTRACT_TOKENS: contract.tok,
-                    names.VIA: via(contract),
-                    names.OPERATION: contract.op,
-                }
-            )
+        self._contract = contract
 
     def again(self, number: int, why: str, status: int | None) -> None:
         """The next request goes out, the ``number``-th after the first: no error as long as one succeeds."""
@@ -108,14 +102,9 @@ class CallWatch:
 
     def concluded(self, out: str, tokens: int, tx_id: str | None) -> None:
         """The contract has ended, as its receipt says."""
-        self._out = out
+        self._out, self._tokens, self._tx_id = out, tokens, tx_id
         if self._meters is not None and tokens:
-            attributes = self._meters.pair(self._payee, self._operation)
-            self._meters.record("tokenmesh.call.tokens", tokens, attributes, self._context())
-        if self._recording and self._span is not None:
-            self._span.set_attributes({names.OUTCOME: out, names.TOKENS: tokens})
-            if tx_id is not None:
-                self._span.set_attribute(names.TX_ID, tx_id)
+            self._meters.add("tokenmesh.call.tokens", tokens, self._payee, self._operation)
 
     def end(self, error: str | None = None, otherwise: str = "free") -> None:
         """The call is over; ``error`` says why it failed, if it did. ``otherwise`` is its outcome if no
@@ -132,12 +121,27 @@ class CallWatch:
             self._meters.record("tokenmesh.call.duration", took, attributes, self._context())
         span, self._span = self._span, None
         if span is not None:
-            if error is not None and self._recording:
-                span.set_attribute(names.ERROR_TYPE, error)
-                span.set_status(_ERROR)
-            if self._recording and not self._out:
-                span.set_attribute(names.OUTCOME, otherwise)
+            if self._recording:
+                span.set_attributes(self._about(error, otherwise))
+                if error is not None:
+                    span.set_status(_ERROR)
             span.end()
+
+    def _about(self, error: str | None, otherwise: str) -> dict[str, Any]:
+        """All that is known in the end, at once: setting attributes one by one is what costs."""
+        about: dict[str, Any] = {names.OUTCOME: self._out or otherwise}
+        contract = self._contract
+        if contract is not None:
+            about[names.CONTRACT_ID] = contract.jti
+            about[names.OPERATION] = contract.op
+            _note_terms(about, contract, self._tokens if self._out else None)
+        if self._out:
+            about[names.TOKENS] = self._tokens
+        if self._tx_id is not None:
+            about[names.TX_ID] = self._tx_id
+        if error is not None:
+            about[names.ERROR_TYPE] = error
+        return about
 
     def _context(self) -> Context | None:
         return None if self._span is None else set_span_in_context(self._span)
@@ -147,16 +151,16 @@ class FulfilWatch:
     """What a request to a priced operation shows of itself: a span once it is clear what becomes of it,
     the current one while the handler runs.
 
-    ``headers`` gives those of the request, lower-case, for where nothing else has taken its trace up.
+    ``header`` gives one of the request by its name, for where nothing else has taken its trace up.
     """
 
     __slots__ = (
         "_claimed",
-        "_headers",
+        "_contract",
+        "_header",
         "_meters",
         "_operation",
         "_parent",
-        "_payer",
         "_since",
         "_since_ns",
         "_span",
@@ -164,14 +168,12 @@ class FulfilWatch:
         "contract_id",
     )
 
-    def __init__(
-        self, operation: str, headers: Callable[[], Mapping[str, str] | None], meters: Meters | None
-    ) -> None:
+    def __init__(self, operation: str, header: Callable[[str], str | None], meters: Meters | None) -> None:
         self._operation = operation
-        self._headers = headers
+        self._header = header
         self._meters = meters
         self._since = self._claimed = time.perf_counter()
-        self._payer = ""
+        self._contract: Contract | None = None
         self._since_ns = time.time_ns()
         self._span: Span | None = None
         self._parent: Context | None = None
@@ -179,17 +181,17 @@ class FulfilWatch:
         self.contract_id = ""
 
     @classmethod
-    def begin(cls, operation: str, headers: Callable[[], Mapping[str, str] | None]) -> FulfilWatch | None:
+    def begin(cls, operation: str, header: Callable[[str], str | None]) -> FulfilWatch | None:
         """A request that is here now; None if nobody wants to know."""
         instruments = meters()
         if instruments is None and switch.tracer() is None and not switch.ids_in_logs():
             return None
-        return cls(operation, headers, instruments)
+        return cls(operation, header, instruments)
 
     def claimed(self, contract: Contract) -> None:
         """The contract is taken: the handler is about to run."""
         self.contract_id = contract.jti
-        self._payer = contract.iss
+        self._contract = contract
         self._span = self._start(contract)
         if self._meters is not None:
             self._claimed = time.perf_counter()
@@ -216,9 +218,12 @@ class FulfilWatch:
             self._measure(self._meters, out, tokens, error)
         span, self._span = self._span, None
         if span is not None:
-            span.set_attributes({names.OUTCOME: out, names.TOKENS: tokens})
+            about: dict[str, Any] = {names.OUTCOME: out, names.TOKENS: tokens}
             if error is not None:
-                span.set_attribute(names.ERROR_TYPE, error)
+                about[names.ERROR_TYPE] = error
+            if self._contract is not None:
+                _note_terms(about, self._contract, tokens)
+            span.set_attributes(about)
             if failed:
                 span.set_status(_ERROR)
             span.end()
@@ -247,12 +252,10 @@ class FulfilWatch:
         attributes[names.OUTCOME] = out
         if error is not None:
             attributes[names.ERROR_TYPE] = meters.reason(error)
-        context = self._context()
         took = time.perf_counter() - self._claimed
-        meters.record("tokenmesh.handler.duration", took, attributes, context)
-        if tokens:
-            whose = meters.pair(self._payer, self._operation, names.PAYER)
-            meters.record("tokenmesh.fulfil.tokens", tokens, whose, context)
+        meters.record("tokenmesh.handler.duration", took, attributes, self._context())
+        if tokens and self._contract is not None:
+            meters.add("tokenmesh.fulfil.tokens", tokens, self._contract.iss, self._operation)
 
     def _context(self) -> Context | None:
         return None if self._span is None else set_span_in_context(self._span)
@@ -261,7 +264,7 @@ class FulfilWatch:
         tracer = switch.tracer()
         if tracer is None:
             return None
-        self._parent = switch.parent(self._headers, None if contract is None else contract.tp)
+        self._parent = switch.parent(self._header, None if contract is None else contract.tp)
         return tracer.start_span(
             names.FULFIL,
             context=self._parent,
@@ -270,15 +273,9 @@ class FulfilWatch:
         )
 
 
-REFUSED = "refused"
-REPLAYED = "replayed"
-
-
 def _of_contract(contract: Contract) -> dict[str, Any]:
     return {
         names.CONTRACT_ID: contract.jti,
-        names.CONTRACT_TOKENS: contract.tok,
-        names.VIA: via(contract),
         names.PAYER: contract.iss,
         names.PAYEE: contract.aud,
         names.OPERATION: contract.op,
@@ -286,15 +283,14 @@ def _of_contract(contract: Contract) -> dict[str, Any]:
     }
 
 
+def _note_terms(about: dict[str, Any], contract: Contract, tokens: int | None) -> None:
+    """What is not as usual: a hold, and a contract for more than was charged."""
+    if contract.via == _HOLD:
+        about[names.VIA] = _HOLD
+    if contract.tok != tokens:
+        about[names.CONTRACT_TOKENS] = contract.tok
+
+
 def via(contract: Contract) -> str:
     """How a contract is paid, in one word: an allowance's id says more than is wanted."""
-    return "hold" if contract.via == "hold" else "allowance"
-
-
-@lru_cache(HOSTS_MAX)
-def _host(url: str) -> tuple[str, int | None]:
-    parts = urlsplit(url)
-    try:
-        return parts.hostname or "", parts.port
-    except ValueError:
-        return parts.hostname or "", None
+    return _HOLD if contract.via == _HOLD else "allowance"

@@ -18,7 +18,9 @@ from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observa
 from tokenmesh.telemetry import names
 
 Attributes = dict[str, str]
-Kind = Literal["histogram", "counter", "gauge"]
+Kind = Literal["histogram", "counter", "sum", "gauge"]
+"""A ``sum`` is a counter that is added up here and read when somebody looks: for what every call adds to,
+at a tenth of the price."""
 
 PAIRS_MAX = 200
 """Pairs of wallet and operation that one process counts apart."""
@@ -44,14 +46,14 @@ class Instrument(NamedTuple):
 
 TABLE: Final[Mapping[str, Instrument]] = {
     "tokenmesh.call.duration": Instrument("histogram", "s", "Calls, all their tries together.", _SECONDS),
-    "tokenmesh.call.tokens": Instrument("counter", "{token}", "Tokens charged, as the receipts say."),
+    "tokenmesh.call.tokens": Instrument("sum", "{token}", "Tokens charged, as the receipts say."),
     "tokenmesh.call.retries": Instrument("counter", "{retry}", "Tries after a call's first."),
     "tokenmesh.allowance.left": Instrument("gauge", "{token}", "What may still be spent of allowances."),
     "tokenmesh.allowance.limit": Instrument("gauge", "{token}", "What is set aside in these allowances."),
     "tokenmesh.hold.open": Instrument("gauge", "{hold}", "Holds placed for calls that have not ended."),
     "tokenmesh.claim.duration": Instrument("histogram", "s", "From arrival until the claim.", _CLAIM),
     "tokenmesh.handler.duration": Instrument("histogram", "s", "From the claim until the end.", _SECONDS),
-    "tokenmesh.fulfil.tokens": Instrument("counter", "{token}", "Tokens of fulfilled contracts."),
+    "tokenmesh.fulfil.tokens": Instrument("sum", "{token}", "Tokens of fulfilled contracts."),
     "tokenmesh.contract.refusals": Instrument("counter", "{contract}", "Requests answered with a problem."),
     "tokenmesh.contract.replays": Instrument("counter", "{contract}", "Contracts that came again."),
     "tokenmesh.settle.duration": Instrument("histogram", "s", "Rounds of settlement.", _SECONDS),
@@ -95,11 +97,37 @@ class First:
         return True
 
 
+class _Sum:
+    """What was added, by wallet (an attribute called ``key``) and operation."""
+
+    def __init__(self, meters: Meters, key: str) -> None:
+        self._meters = meters
+        self._key = key
+        self._lock = threading.Lock()
+        self._sums: dict[tuple[str, str | None], int] = {}
+
+    def add(self, tokens: int, wallet: str, operation: str | None) -> None:
+        pair = (wallet, operation)
+        with self._lock:
+            if pair not in self._sums and len(self._sums) >= PAIRS_MAX:
+                pair = (OTHER, OTHER)
+            self._sums[pair] = self._sums.get(pair, 0) + tokens
+
+    def observe(self, _: CallbackOptions) -> list[Observation]:
+        with self._lock:
+            sums = list(self._sums.items())
+        return [
+            Observation(tokens, self._meters.pair(wallet, operation, self._key))
+            for (wallet, operation), tokens in sums
+        ]
+
+
 class Meters:
     """The instruments of one meter."""
 
     def __init__(self, meter: Meter) -> None:
         self._record: dict[str, Callable[[float, Any, Context | None], None]] = {}
+        self._sums: dict[str, _Sum] = {}
         self._pairs = First(PAIRS_MAX)
         self._reasons = First(REASONS_MAX)
         self._build(meter)
@@ -113,6 +141,9 @@ class Meters:
                 self._record[name] = made.record
             elif one.kind == "counter":
                 self._record[name] = meter.create_counter(name, one.unit, one.about).add
+            elif one.kind == "sum":
+                self._sums[name] = _Sum(self, names.PAYER if "fulfil" in name else names.PAYEE)
+                meter.create_observable_counter(name, [self._sums[name].observe], one.unit, one.about)
             else:
                 meter.create_observable_gauge(name, [_observing(name, self)], one.unit, one.about)
 
@@ -122,6 +153,10 @@ class Meters:
         """Measure ``value``; ``context`` is that of the span to which it is an example, if not the current
         one."""
         self._record[name](value, attributes, context)
+
+    def add(self, name: str, tokens: int, wallet: str, operation: str | None) -> None:
+        """Add ``tokens`` to a sum."""
+        self._sums[name].add(tokens, wallet, operation)
 
     def pair(self, wallet: str | None, operation: str | None, key: str = names.PAYEE) -> Attributes:
         """Attributes for a wallet (as ``key``), an operation, or both, as far as they are known."""

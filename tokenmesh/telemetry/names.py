@@ -32,8 +32,6 @@ ACT: Final = "tokenmesh.act"
 ERROR_TYPE: Final = "error.type"
 RESEND_COUNT: Final = "http.request.resend_count"
 STATUS_CODE: Final = "http.response.status_code"
-SERVER_ADDRESS: Final = "server.address"
-SERVER_PORT: Final = "server.port"
 
 RETRY: Final = "tokenmesh.retry"
 SETTLED: Final = "tokenmesh.settled"

@@ -7,13 +7,14 @@ switches it off, or to a provider that is not the process's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, MutableMapping
 from contextvars import Token
 from typing import Any, Protocol
 
 from opentelemetry import context as contexts
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context
+from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import ProxyTracerProvider, Span, Tracer, TracerProvider
 
 from tokenmesh.telemetry.names import SCOPE
@@ -118,15 +119,28 @@ def inject(headers: MutableMapping[str, str]) -> None:
         propagate.inject(headers)
 
 
-def parent(headers: Callable[[], Mapping[str, str] | None], tp: str | None) -> Context | None:
+class _Headers(Getter[Callable[[str], str | None]]):
+    """Reads a request's headers by a function that looks one up."""
+
+    def get(self, carrier: Callable[[str], str | None], key: str) -> list[str] | None:
+        value = carrier(key)
+        return None if value is None else [value]
+
+    def keys(self, carrier: Callable[[str], str | None]) -> list[str]:
+        return [name for name in propagate.get_global_textmap().fields if carrier(name) is not None]
+
+
+_headers = _Headers()
+
+
+def parent(header: Callable[[str], str | None], tp: str | None) -> Context | None:
     """The context for the span of a request: None for the current one, if a span is there.
 
     Without an instrumentation of the server, it is what the request's headers say, or else its contract.
     """
     if trace.get_current_span().get_span_context().is_valid:
         return None
-    carrier = headers()
-    context = propagate.extract(carrier) if carrier else contexts.get_current()
+    context = propagate.extract(header, getter=_headers)
     if tp is not None and not trace.get_current_span(context).get_span_context().is_valid:
         remote = span_context(tp)
         if remote is not None:
