@@ -212,6 +212,7 @@ def test_a_wallet_whose_certificate_has_expired(network: Network, cli: Cli) -> N
     update = ("wallet", "update", "late", "--url", "http://127.0.0.1:1", "--as", "late", "--ledger", url)
     refused = cli.refused(*update)
     assert said in refused
+    assert "'tokenmesh wallet rotate late --as governance' renews it" in refused
     cli("wallet", "rotate", "late", "--as", "governance", "--ledger", url)
     cli(*update)
 

@@ -18,6 +18,7 @@ import click
 
 from tokenmesh.cli.desk import Desk, Fault
 from tokenmesh.config import Settings
+from tokenmesh.errors import LedgerUnavailable
 from tokenmesh.identity import Wallet, passphrase_from_environment
 from tokenmesh.ledger import open_ledger
 from tokenmesh.ledger.base import Ledger
@@ -104,5 +105,13 @@ class Session:
         """The ledger (or the one at ``url``), and the wallet ``name`` to sign what is to be done on it."""
         settings = self.settings
         wallet = Wallet.load(settings.home, name, passphrase=self.passphrase)
-        with open_ledger(url or settings.ledger, wallet, settings) as ledger:
+        try:
+            ledger = open_ledger(url or settings.ledger, wallet, settings)
+        except LedgerUnavailable as error:
+            # Fabric turns away whose certificate has ended before the rules could.
+            if wallet.not_after.timestamp() > self.clock():
+                raise
+            renewal = f"'tokenmesh wallet rotate {name} --as {GOVERNANCE}' renews it"
+            raise Fault(f"{error}\n{renewal}") from error
+        with ledger:
             yield Desk(ledger, wallet, self.clock)

@@ -242,22 +242,6 @@ def test_an_unknown_chaincode_or_channel_is_named(gateway: Gateway) -> None:
         assert "elsewhere" in str(failing(GatewayError, run))
 
 
-def test_a_peer_of_another_ca_is_not_talked_to(kv: Network) -> None:
-    files = kv.profile.client()
-    wrong = dataclasses.replace(Tls.of(kv.profile.peers[0], files), ca=self_signed("other").encode())
-    with connected(kv, tls=wrong) as gateway:
-        error = failing(GatewayError, lambda: kv_of(gateway).evaluate("get", ("x",), retry=NO_RETRY))
-    assert error.code == "UNAVAILABLE"
-    assert "CA" in str(error)
-
-
-def test_without_a_client_certificate_the_peer_hangs_up(kv: Network) -> None:
-    own = Tls.of(kv.profile.peers[0], kv.profile.client())
-    with connected(kv, tls=Tls(own.ca)) as gateway:
-        error = failing(GatewayError, lambda: kv_of(gateway).evaluate("get", ("x",), retry=NO_RETRY))
-    assert error.code == "UNAVAILABLE"
-
-
 @pytest.mark.parametrize("wrong", ["certificate", "key", "msp"])
 def test_who_is_no_member_is_refused_with_a_reason(kv: Network, wrong: str) -> None:
     files = kv.profile.client()

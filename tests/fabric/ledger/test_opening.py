@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from cryptography import x509
 from support.fabric_domain import Rules, make_fabric_domain
 from support.ledgers import Domain, now_of
 from tokenmesh.config import Settings
-from tokenmesh.errors import ConfigError, LedgerError, LedgerUnavailable
+from tokenmesh.errors import ConfigError, LedgerError
 from tokenmesh.fabric.network.msp import read_msp
 from tokenmesh.fabric.profile import load_profile
 from tokenmesh.keyfiles import Identity
@@ -163,32 +162,3 @@ def test_an_identity_that_is_not_there_is_named(profile: Path, query: str, said:
 def test_a_chaincode_without_a_ledger_says_how_to_begin_one(rules: Rules) -> None:
     with pytest.raises(ConfigError, match="tokenmesh init"):
         open_ledger(f"fabric:///{rules.profile_of(rules.define())}", None)
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"chaincode": "nothing"}, "check its name, that it is deployed"),
-        ({"channel": "nowhere"}, "check its name"),
-        ({"address": "127.0.0.1:9"}, "could not be reached"),
-    ],
-)
-def test_what_is_wrong_with_the_network_is_said_in_time(
-    profile: Path, change: dict[str, str], said: str
-) -> None:
-    """No such chaincode, no such channel, no peer there: each with what to do."""
-    content = yaml.safe_load(profile.read_text())
-    if "chaincode" in change:
-        content["channels"]["mesh"]["chaincode"] = change["chaincode"]
-    if "channel" in change:
-        content["channels"] = {change["channel"]: content["channels"]["mesh"]}
-    if "address" in change:
-        for organisation in content["organisations"].values():
-            for peer in organisation["peers"].values():
-                peer["address"] = change["address"]
-    path = profile.with_name("wrong.yaml")
-    path.write_text(yaml.safe_dump(content))
-    since = time.monotonic()
-    with pytest.raises(LedgerUnavailable, match=said):
-        open_ledger(f"fabric:///{path}", None)
-    assert time.monotonic() - since < 10
