@@ -78,7 +78,10 @@ class Load:
         def went_on() -> bool:
             return all(len(jobs) >= count for jobs, count in zip(self.done(), wanted, strict=True))
 
-        until(went_on, f"the load goes on {what}: {self._tail()}", SECONDS)
+        try:
+            until(went_on, f"the load goes on {what}", SECONDS)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self._tail()}") from None
 
     def _tail(self) -> str:
         logs = [self.folder / "payee.log", self.folder / "payer.log"]
