@@ -21,6 +21,7 @@ CALLERS = 4
 PATIENT = tenacity.Retrying(
     stop=tenacity.stop_after_delay(120),
     wait=tenacity.wait_random(0.05, 0.5),
+    # Said outright: also a POST that the payee gave up, because it was killed in the middle.
     retry=tenacity.retry_if_exception_type(CallError),
 )
 
@@ -40,11 +41,11 @@ def caller(url: str, folder: Path, number: int) -> None:
     """Do one job after another."""
     file = folder / f"done-{number}"
     way = "held" if number % 2 else "drawn"
-    with default_mesh().client("payee", url=url) as client, file.open("a") as done:
+    with default_mesh().client("payee", url=url, retry=PATIENT) as client, file.open("a") as done:
         job = done_before(file)
         while not (folder / "stop").exists():
             key = f"load-{number}-{job}"
-            response = PATIENT(client.post, f"/{way}/{key}", idempotency_key=key)
+            response = client.post(f"/{way}/{key}", idempotency_key=key)
             response.raise_for_status()
             assert response.json() == {"job": key}
             call = response.extensions["tokenmesh"]
