@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -35,6 +36,7 @@ from support.journals import (
 from support.wallets import Clock
 from tokenmesh.errors import ConfigError, JournalError
 from tokenmesh.journal import Claimed, Journal, JournalFull, Running, SequenceUsed, allowances, retention
+from tokenmesh.journal.schema import CHUNK
 from tokenmesh.journal.sqlite import SqliteJournal
 
 forks = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -125,7 +127,7 @@ def test_another_format_is_not_guessed_at(path: Path) -> None:
     with sqlite3.connect(path) as other:
         other.execute("PRAGMA user_version=99")
     other.close()
-    with pytest.raises(ConfigError, match="format 99, and this tokenmesh reads 1"):
+    with pytest.raises(ConfigError, match="format 99, and this tokenmesh reads 2"):
         SqliteJournal(path)
 
 
@@ -385,6 +387,24 @@ def test_a_lane_is_remembered_from_a_floor_on(
     assert isinstance(journal.claim(new_claim(seq=595), START), Claimed)
     assert isinstance(journal.claim(new_claim(seq=10_000), START), Claimed)
     assert isinstance(journal.claim(new_claim(seq=5, lane="lane-2"), START), Claimed)
+
+
+def test_numbers_that_are_all_used_take_no_room(journal: SqliteJournal, path: Path) -> None:
+    """Whatever their order; one that was left out can still be used, and none can be used twice."""
+    chance = Random(7)
+    left_out = 1_234
+    order = sorted(set(range(3_000)) - {left_out}, key=lambda seq: seq + chance.randrange(100))
+    for seq in order:
+        assert isinstance(journal.claim(new_claim(seq=seq, funds=10**9), START), Claimed), seq
+    with sqlite3.connect(path) as other:
+        rows = other.execute("SELECT count(*) FROM numbers WHERE chunk >= 0").fetchone()[0]
+    other.close()
+    assert rows <= 3_000 // CHUNK - left_out // CHUNK, "those before the gap are gone"
+    for seq in (0, left_out - 1, left_out + 1, 2_999):
+        assert journal.claim(new_claim(seq=seq, funds=10**9), START) == SequenceUsed(), seq
+    assert isinstance(journal.claim(new_claim(seq=left_out, funds=10**9), START), Claimed)
+    assert isinstance(journal.claim(new_claim(seq=3_000, funds=10**9), START), Claimed)
+    assert journal.claim(new_claim(seq=left_out, funds=10**9), START) == SequenceUsed()
 
 
 def test_the_log_begins_anew_amid_work(

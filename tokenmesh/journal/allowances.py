@@ -6,10 +6,12 @@ Every function runs in the caller's transaction (``execute``).
 from __future__ import annotations
 
 from tokenmesh.journal.file import Execute
-from tokenmesh.journal.schema import CHUNK, FLOOR
+from tokenmesh.journal.schema import CHUNK, FLOOR, SUM
 
 CHUNKS_MAX = 4_096
 """Rows of ``numbers`` kept for one lane: about a quarter of a million ``seq``; older ones count as used."""
+ALL_USED = (1 << CHUNK) - 1
+FORGOTTEN_AT_ONCE_MAX = 4
 
 
 def use_number(execute: Execute, allowance: str, lane: str, seq: int) -> bool:
@@ -24,27 +26,57 @@ def use_number(execute: Execute, allowance: str, lane: str, seq: int) -> bool:
         return True
     # Either its chunk is there and has the bit, or it is the first of its chunk.
     begun = execute(
-        "INSERT INTO numbers SELECT ?, ?, ?, ? WHERE NOT EXISTS "
+        "INSERT INTO numbers (allowance, lane, chunk, bits) SELECT ?, ?, ?, ? WHERE NOT EXISTS "
         "(SELECT 1 FROM numbers WHERE allowance = ? AND lane = ? AND chunk = ? AND bits > ?) "
         "ON CONFLICT DO NOTHING",
         (*row, 1 << bit, allowance, lane, FLOOR, chunk),
     )
-    return bool(begun.rowcount == 1)
+    if begun.rowcount != 1:
+        return False
+    _forget_all_used(execute, allowance, lane)
+    return True
+
+
+def _forget_all_used(execute: Execute, allowance: str, lane: str) -> None:
+    """Raise the floor of a lane over chunks of which every number is used: it then says the same of them."""
+    rows = execute(
+        "SELECT chunk, bits FROM numbers WHERE allowance = ? AND lane = ? AND chunk >= ? "
+        "ORDER BY chunk LIMIT ?",
+        (allowance, lane, FLOOR, 1 + FORGOTTEN_AT_ONCE_MAX),
+    ).fetchall()
+    kept_from = floor = rows.pop(0)[1] if rows[0][0] == FLOOR else 0
+    for chunk, bits in rows:
+        if chunk != floor or bits != ALL_USED:
+            break
+        floor += 1
+    if floor > kept_from:
+        _raise_floor(execute, allowance, lane, floor)
+
+
+def _raise_floor(execute: Execute, allowance: str, lane: str, floor: int) -> None:
+    execute(
+        "DELETE FROM numbers WHERE allowance = ? AND lane = ? AND chunk > ? AND chunk < ?",
+        (allowance, lane, FLOOR, floor),
+    )
+    execute(
+        "REPLACE INTO numbers (allowance, lane, chunk, bits) VALUES (?, ?, ?, ?)",
+        (allowance, lane, FLOOR, floor),
+    )
 
 
 def use_tokens(execute: Execute, allowance: str, tokens: int, funds: int, until: float) -> int:
     """Count in a claim of ``tokens``. What ``funds`` leave after it; negative, and nothing is counted, if
     they don't cover it."""
     row = execute(
-        "UPDATE allowances SET used = used + ?, until = max(until, ?) WHERE id = ? AND used + ? <= ? "
-        "RETURNING used",
-        (tokens, until, allowance, tokens, funds),
+        "UPDATE numbers SET bits = bits + ?, until = max(until, ?) "
+        "WHERE allowance = ? AND lane = '' AND chunk = ? AND bits + ? <= ? RETURNING bits",
+        (tokens, until, allowance, SUM, tokens, funds),
     ).fetchone()
     if row is not None:
         return funds - int(row[0])
     left = funds - used(execute, allowance) - tokens
     if left >= 0:  # its first claim
-        execute("INSERT INTO allowances VALUES (?, ?, ?)", (allowance, tokens, until))
+        execute("INSERT INTO numbers VALUES (?, '', ?, ?, ?)", (allowance, SUM, tokens, until))
     return left
 
 
@@ -56,7 +88,10 @@ def used(execute: Execute, allowance: str) -> int:
 
 def give_back(execute: Execute, allowance: str, tokens: int) -> None:
     """Take ``tokens`` off what the claims of an allowance stand for."""
-    execute("UPDATE allowances SET used = used - ? WHERE id = ?", (tokens, allowance))
+    execute(
+        "UPDATE numbers SET bits = bits - ? WHERE allowance = ? AND lane = '' AND chunk = ?",
+        (tokens, allowance, SUM),
+    )
 
 
 def drop(execute: Execute, until: float) -> bool:
@@ -65,7 +100,6 @@ def drop(execute: Execute, until: float) -> bool:
     rows = execute("SELECT id FROM allowances WHERE until <= ? LIMIT 10", (until,)).fetchall()
     for row in rows:
         execute("DELETE FROM numbers WHERE allowance = ?", row)
-        execute("DELETE FROM allowances WHERE id = ?", row)
     return len(rows) == 10
 
 
@@ -75,13 +109,9 @@ def compact(execute: Execute) -> None:
         "SELECT allowance, lane FROM numbers WHERE chunk > ? GROUP BY allowance, lane HAVING count(*) > ?",
         (FLOOR, CHUNKS_MAX),
     ).fetchall()
-    for lane in lanes:
+    for allowance, lane in lanes:
         (floor,) = execute(
             "SELECT chunk FROM numbers WHERE allowance = ? AND lane = ? ORDER BY chunk DESC LIMIT 1 OFFSET ?",
-            (*lane, CHUNKS_MAX // 2),
+            (allowance, lane, CHUNKS_MAX // 2),
         ).fetchone()
-        execute(
-            "DELETE FROM numbers WHERE allowance = ? AND lane = ? AND chunk > ? AND chunk < ?",
-            (*lane, FLOOR, floor),
-        )
-        execute("REPLACE INTO numbers VALUES (?, ?, ?, ?)", (*lane, FLOOR, floor))
+        _raise_floor(execute, allowance, lane, floor)

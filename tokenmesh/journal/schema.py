@@ -12,7 +12,8 @@ call waits for. What costs is the number of pages that a commit touches, so:
 - A short response stands in the row of its contract. A longer one is in ``responses``, because it may go
   first: deleting whole old pages frees space, shrinking rows does not.
 - ``numbers`` keeps the used ``seq`` of a lane, 60 to a row, one bit each. Row ``FLOOR`` of a lane says which
-  is the first chunk still kept; what is older counts as used.
+  is the first chunk still kept; what is older counts as used. Row ``SUM`` of an allowance, in no lane, has
+  the tokens that its claims stand for: nearly always on the same page.
 - The views are what several modules ask: ``settled_below`` is the first ``n`` that may not be dropped yet.
 - ``funds`` is there for the trigger ``take`` alone: see :mod:`tokenmesh.journal.usual`.
 - ``releases`` and ``skips`` are what the ledger should hear of contracts that owe nothing; ``orphans`` are
@@ -22,12 +23,13 @@ call waits for. What costs is the number of pages that a commit touches, so:
 from __future__ import annotations
 
 APPLICATION_ID = 0x746D6A31
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PAGE_BYTES = 2_048
-"""A small page makes a small write: this writes 16 KB to the log for one paid call, 4,096 would write 26."""
+"""A small page makes a small write: this writes 14 KB to the log for one paid call, 4,096 would write 24."""
 CHUNK = 60
 """Numbers (``seq``) in one row of ``numbers``: what fits in SQLite's signed 64-bit integer, with room."""
 FLOOR = -1
+SUM = -2
 
 SCHEMA = """
 CREATE TABLE owners (
@@ -46,10 +48,11 @@ CREATE TABLE unowed (
     at REAL NOT NULL, status INTEGER, digest TEXT, receipt TEXT,
     headers TEXT, body BLOB, response INTEGER);
 CREATE TABLE responses (id INTEGER PRIMARY KEY, headers TEXT NOT NULL, body BLOB NOT NULL);
-CREATE TABLE allowances (id TEXT PRIMARY KEY, used INTEGER NOT NULL, until REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE numbers (
-    allowance TEXT NOT NULL, lane TEXT NOT NULL, chunk INTEGER NOT NULL, bits INTEGER NOT NULL,
+    allowance TEXT NOT NULL, lane TEXT NOT NULL, chunk INTEGER NOT NULL, bits INTEGER NOT NULL, until REAL,
     PRIMARY KEY (allowance, lane, chunk)) WITHOUT ROWID;
+CREATE VIEW allowances AS
+    SELECT allowance AS id, bits AS used, until FROM numbers WHERE lane = '' AND chunk = -2;
 CREATE TABLE batches (
     id INTEGER PRIMARY KEY AUTOINCREMENT, first INTEGER, last INTEGER, owner INTEGER, operation TEXT,
     tx_id TEXT, finished REAL);
@@ -85,8 +88,8 @@ CREATE TRIGGER take BEFORE INSERT ON claims WHEN NEW.funds IS NOT NULL BEGIN
         WHERE allowance = NEW.via AND lane = NEW.lane AND chunk = NEW.seq / 60
         AND bits & (1 << (NEW.seq % 60)) = 0
     ; SELECT RAISE(ABORT, 'unusual number') WHERE changes() = 0
-    ; UPDATE allowances SET used = used + NEW.tok, until = max(until, NEW.settle_by, NEW.exp)
-        WHERE id = NEW.via AND used + NEW.tok <= NEW.funds
+    ; UPDATE numbers SET bits = bits + NEW.tok, until = max(until, NEW.settle_by, NEW.exp)
+        WHERE allowance = NEW.via AND lane = '' AND chunk = -2 AND bits + NEW.tok <= NEW.funds
     ; SELECT RAISE(ABORT, 'unusual allowance') WHERE changes() = 0
     ; END;
 CREATE VIEW fulfilling AS
@@ -101,5 +104,5 @@ CREATE TRIGGER fulfil INSTEAD OF INSERT ON fulfilling BEGIN
             NEW.status, NEW.digest, NEW.headers, NEW.body)
     ; END;
 """
-"""What goes with one statement of :mod:`tokenmesh.journal.usual`; 60 is ``CHUNK``. No line of a trigger ends
-with a semicolon: that is where statements are taken apart."""
+"""What goes with one statement of :mod:`tokenmesh.journal.usual`; 60 is ``CHUNK``, -2 ``SUM``. No line of a
+trigger ends with a semicolon: that is where statements are taken apart."""

@@ -7,6 +7,7 @@ switches it off, or to a provider that is not the process's own.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, MutableMapping
 from contextvars import Token
 from typing import Any, Protocol
@@ -18,6 +19,9 @@ from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import ProxyTracerProvider, Span, Tracer, TracerProvider
 
 from tokenmesh.telemetry.names import SCOPE
+
+ASK_AGAIN_S = 0.1
+"""As long as there is no SDK, it is asked for so seldom: OpenTelemetry reads the environment each time."""
 
 _KEY = contexts.create_key("tokenmesh-paid")
 
@@ -35,6 +39,7 @@ class _Switch:
     def __init__(self) -> None:
         self.tracer: Tracer | None = None
         self.off = False
+        self.ask_at = float("-inf")
         self.ids_in_logs = 0
 
 
@@ -42,9 +47,13 @@ _switch = _Switch()
 
 
 def tracer() -> Tracer | None:
-    """The tracer; None as long as there is nothing behind it."""
+    """The tracer; None as long as there is nothing behind it, and up to ``ASK_AGAIN_S`` longer."""
     if _switch.tracer is not None or _switch.off:
         return _switch.tracer
+    now = time.monotonic()
+    if now < _switch.ask_at:
+        return None
+    _switch.ask_at = now + ASK_AGAIN_S
     provider = trace.get_tracer_provider()
     if isinstance(provider, ProxyTracerProvider):
         return None
@@ -56,6 +65,7 @@ def tracer() -> Tracer | None:
 def switch_on(provider: TracerProvider | None = None) -> None:
     """Have spans, of ``provider`` or else of the process's own."""
     _switch.off = False
+    _switch.ask_at = float("-inf")
     _switch.tracer = None if provider is None else provider.get_tracer(SCOPE)
 
 
