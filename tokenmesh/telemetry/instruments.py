@@ -6,6 +6,7 @@ The table is that of docs/reference/metrics.md; a test holds the two together.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, Literal, NamedTuple, Protocol
@@ -16,6 +17,7 @@ from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
 
 from tokenmesh.telemetry import names
+from tokenmesh.telemetry.switch import ASK_AGAIN_S
 
 Attributes = dict[str, str]
 Kind = Literal["histogram", "counter", "sum", "gauge"]
@@ -116,10 +118,20 @@ class _Sum:
     def observe(self, _: CallbackOptions) -> list[Observation]:
         with self._lock:
             sums = list(self._sums.items())
-        return [
-            Observation(tokens, self._meters.pair(wallet, operation, self._key))
-            for (wallet, operation), tokens in sums
-        ]
+        found: dict[tuple[tuple[str, str], ...], float] = {}
+        for (wallet, operation), tokens in sums:
+            _add(found, self._meters.pair(wallet, operation, self._key), tokens)
+        return _observations(found)
+
+
+def _add(found: dict[tuple[tuple[str, str], ...], float], attributes: Attributes, value: float) -> None:
+    """Add what has these attributes; an SDK keeps one value of those that have the same."""
+    key = tuple(sorted(attributes.items()))
+    found[key] = found.get(key, 0) + value
+
+
+def _observations(found: Mapping[tuple[tuple[str, str], ...], float]) -> list[Observation]:
+    return [Observation(value, dict(key)) for key, value in found.items()]
 
 
 class Meters:
@@ -221,9 +233,8 @@ def _observing(name: str, meters: Meters) -> Callable[[CallbackOptions], list[Ob
                 if reading.name == name:
                     wallet = reading.attributes.get(names.PAYEE)
                     attributes = reading.attributes | (meters.pair(wallet, None) if wallet else {})
-                    key = tuple(sorted(attributes.items()))
-                    found[key] = found.get(key, 0) + reading.value
-        return [Observation(value, dict(key)) for key, value in found.items()]
+                    _add(found, attributes, reading.value)
+        return _observations(found)
 
     return observe
 
@@ -245,15 +256,20 @@ class _Switch:
     def __init__(self) -> None:
         self.meters: Meters | None = None
         self.off = False
+        self.ask_at = float("-inf")
 
 
 _switch = _Switch()
 
 
 def meters() -> Meters | None:
-    """The instruments; None as long as there is nothing behind them."""
+    """The instruments; None as long as there is nothing behind them, and up to ``ASK_AGAIN_S`` longer."""
     if _switch.meters is not None or _switch.off:
         return _switch.meters
+    now = time.monotonic()
+    if now < _switch.ask_at:
+        return None
+    _switch.ask_at = now + ASK_AGAIN_S
     provider = metrics.get_meter_provider()
     # The API's own providers, which measure nothing, are no public classes of it.
     if type(provider).__module__.startswith("opentelemetry.metrics"):
@@ -267,6 +283,7 @@ def meters() -> Meters | None:
 def meters_on(provider: MeterProvider | None = None) -> None:
     """Measure, with ``provider`` or else with the process's own."""
     _switch.off = False
+    _switch.ask_at = float("-inf")
     _switch.meters = None if provider is None else Meters(provider.get_meter(names.SCOPE))
 
 
