@@ -38,8 +38,9 @@ check: $(VENV)/.dev ## Format, lint, types and layers, without the tests
 format: $(VENV)/.dev ## Format the code, mend what lint can mend
 	@$(BIN)/ruff check --quiet --fix $(SOURCES); $(BIN)/ruff format --quiet $(SOURCES)
 
-bench: $(VENV)/.dev ## Measure the hot path, the embedded ledger and the ledger on Fabric on this machine
+bench: $(VENV)/.dev ## Measure the hot path, with and without traces, the embedded ledger and the ledger on Fabric on this machine
 	@$(BIN)/python benchmarks/hot_path.py
+	@$(BIN)/python benchmarks/hot_path.py --otel
 	@$(BIN)/python benchmarks/embedded_ledger.py
 	@if $(BIN)/tokenmesh fabric tools >/dev/null; then $(BIN)/python benchmarks/fabric.py; \
 		else echo "so the ledger on Fabric is not measured"; fi

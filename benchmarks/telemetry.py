@@ -2,14 +2,17 @@
 
     python benchmarks/hot_path.py --otel [--rounds 40] [--json]
 
-Payer and payee are in this process, so a call here has both of its spans and all of its measurements, and the
-CPU of the export's thread is in it; the collector's is not: what is exported is encoded as OTLP has it, and
-dropped. Rounds with telemetry switched off, with no SDK and with one alternate; the best of each counts.
+A call has a span in the payer's process and one in the payee's. ``sdk_payee_added_us`` is what the payee's
+adds there, ``sdk_added_us`` what both add, ``sdk_payer_added_us`` the difference; ``sdk_bare_us`` is what a
+span without attributes adds in the payee's place, made by the SDK and exported as ours are.
+``metrics_..._us`` comes on top where metrics are recorded too. The CPU of the export's thread is in it; the
+collector's is not: what is exported is encoded as OTLP has it, and dropped. Rounds with telemetry switched
+off, with no SDK and with one alternate; the best of each counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -47,6 +50,14 @@ class Sdk:
         self.tracers.add_span_processor(self.batches)
         self.meters = MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False)
 
+    def spans_only(self) -> None:
+        switch.switch_on(self.tracers)
+        instruments.meters_off()
+
+    def all(self) -> None:
+        switch.switch_on(self.tracers)
+        instruments.meters_on(self.meters)
+
 
 def off() -> None:
     """Nothing, not even the question whether anyone listens."""
@@ -61,47 +72,104 @@ def without_sdk() -> None:
 
 
 @contextmanager
-def clients(world: Any, rounds: int) -> Iterator[httpx.Client]:
-    """A paying client of an application in this process."""
+def clients(world: Any, calls: int) -> Iterator[httpx.Client]:
+    """A paying client of an application in this process, for so many calls."""
     from tokenmesh_benchmarks import hot_path
 
     with (
         hot_path.payee(world) as (mesh, _),
-        Mesh(hot_path.PAYER, home=world.home, allowance_calls=4 * rounds * hot_path.CALLS_A_ROUND) as payer,
+        Mesh(hot_path.PAYER, home=world.home, allowance_calls=calls) as payer,
     ):
         transport = httpx.WSGITransport(app=hot_path.flask_application(mesh))
         with payer.client(hot_path.PAYEE, transport=transport) as client:
             yield client
 
 
+def _best(
+    sdk: Sdk,
+    rounds: int,
+    modes: Mapping[str, Callable[[], None]],
+    ready: Callable[[str], Callable[[], object]],
+) -> dict[str, float]:
+    """CPU of a call in the best round of each mode, in microseconds. ``ready`` gives a round's calls."""
+    from tokenmesh_benchmarks import hot_path
+
+    times: dict[str, list[float]] = {name: [] for name in modes}
+    for _ in range(rounds):
+        for name, begin in modes.items():
+            calls = ready(name)
+            begin()
+
+            def one_round(calls: Callable[[], object] = calls) -> None:
+                calls()
+                sdk.batches.force_flush()
+
+            times[name].append(hot_path.cpu_us(one_round))
+    off()
+    return {name: min(each) for name, each in times.items()}
+
+
+def measure_payee(world: Any, rounds: int, sdk: Sdk) -> dict[str, float]:
+    """The payee's side alone, and a bare span in the place of ours."""
+    from tokenmesh_benchmarks import hot_path
+
+    modes = {"off": off, "bare": off, "sdk": sdk.spans_only, "all": sdk.all}
+    tracer = sdk.tracers.get_tracer("bare")
+    with hot_path.payee(world) as (mesh, ledger):
+        application = hot_path.flask_application(mesh)
+        allowance = world.allowance(ledger, 2 * len(modes) * rounds * hot_path.CALLS_A_ROUND * hot_path.PRICE)
+        first = 0
+
+        def ready(mode: str) -> Callable[[], object]:
+            nonlocal first
+            contracts = list(world.contracts(allowance, range(first, first + hot_path.CALLS_A_ROUND)))
+            first += len(contracts)
+            if mode != "bare":
+                return partial(hot_path.call_flask, application, contracts)
+
+            def with_bare_spans() -> None:
+                for contract in contracts:
+                    span = tracer.start_span("bare")
+                    hot_path.call_flask(application, [contract])
+                    span.end()
+
+            return with_bare_spans
+
+        return _best(sdk, rounds, modes, ready)
+
+
+def measure_both(world: Any, rounds: int, sdk: Sdk) -> dict[str, float]:
+    """Payer and payee together."""
+    from tokenmesh_benchmarks import hot_path
+
+    modes = {"off": off, "no_sdk": without_sdk, "sdk": sdk.spans_only, "all": sdk.all}
+    with clients(world, 2 * len(modes) * rounds * hot_path.CALLS_A_ROUND) as client:
+        off()
+        hot_path.call_client(client, 100)  # offers, the allowance
+        calls = partial(hot_path.call_client, client, hot_path.CALLS_A_ROUND)
+        return _best(sdk, rounds, modes, lambda _: calls)
+
+
 def measure_telemetry(world: Any, rounds: int) -> dict[str, float]:
-    """Microseconds of CPU that telemetry adds to a paid call, payer and payee together."""
+    """Microseconds of CPU that telemetry adds to a paid call."""
     from tokenmesh_benchmarks import hot_path
 
     sdk = Sdk()
-    times: dict[str, list[float]] = {"off": [], "no_sdk": [], "sdk": []}
-
-    def with_sdk() -> None:
-        switch.switch_on(sdk.tracers)
-        instruments.meters_on(sdk.meters)
-
-    def calls(client: httpx.Client) -> None:
-        hot_path.call_client(client, hot_path.CALLS_A_ROUND)
-        sdk.batches.force_flush()
-
-    with clients(world, rounds) as client:
-        hot_path.call_client(client, 100)  # offers, the allowance
-        for _ in range(rounds):
-            for name, begin in (("off", off), ("no_sdk", without_sdk), ("sdk", with_sdk)):
-                begin()
-                times[name].append(hot_path.cpu_us(partial(calls, client)))
+    payee = measure_payee(world, rounds, sdk)
+    both = measure_both(world, rounds, sdk)
     without_sdk()
-    assert sdk.exporter.spans == 2 * rounds * hot_path.CALLS_A_ROUND, sdk.exporter.spans
-    best = {name: min(each) for name, each in times.items()}
+    spans = (3 + 2 * 2) * rounds * hot_path.CALLS_A_ROUND
+    assert sdk.exporter.spans == spans, (sdk.exporter.spans, spans)
+    sdk_payee, sdk_both = payee["sdk"] - payee["off"], both["sdk"] - both["off"]
     return {
-        "call_us": round(best["off"]),
-        "no_sdk_added_us": round(best["no_sdk"] - best["off"], 1),
-        "sdk_added_us": round(best["sdk"] - best["off"], 1),
-        "no_sdk_ratio": round(best["no_sdk"] / best["off"], 3),
-        "sdk_ratio": round(best["sdk"] / best["off"], 3),
+        "call_us": round(both["off"]),
+        "no_sdk_added_us": round(both["no_sdk"] - both["off"], 1),
+        "sdk_payee_added_us": round(sdk_payee, 1),
+        "sdk_payer_added_us": round(sdk_both - sdk_payee, 1),
+        "sdk_added_us": round(sdk_both, 1),
+        "sdk_bare_us": round(payee["bare"] - payee["off"], 1),
+        "metrics_payee_added_us": round(payee["all"] - payee["sdk"], 1),
+        "metrics_added_us": round(both["all"] - both["sdk"], 1),
+        "no_sdk_ratio": round(both["no_sdk"] / both["off"], 3),
+        "sdk_ratio": round(both["sdk"] / both["off"], 3),
     }

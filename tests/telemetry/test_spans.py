@@ -144,7 +144,6 @@ def test_a_call_is_one_trace(market: Market, spans: Spans, framework: str, clien
         "tokenmesh.payer": PAYER,
         "tokenmesh.payee": PAYEE,
         "tokenmesh.operation": "GET /ok",
-        "tokenmesh.domain": market.domain.ledger.domain[:16],
         "tokenmesh.outcome": "fulfilled",
     }
     assert attributes(fulfil) == attributes(call) == same

@@ -92,7 +92,7 @@ class Consumer:
         """
         tries = Tries(options.retry or self._policy, request.method, self._monotonic)
         call = Call(self, service, request, options, tries, follow_up=follow_up)
-        watch = call.watch = CallWatch.begin(self.payer, service, self.domain)
+        watch = call.watch = CallWatch.begin(self.payer, service)
         if watch is None:
             try:
                 return (yield from call.run())

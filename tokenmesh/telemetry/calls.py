@@ -1,4 +1,7 @@
-"""The two spans of a call: the payer's ``tokenmesh call`` and the payee's ``tokenmesh fulfil``."""
+"""The two spans of a call: the payer's ``tokenmesh call`` and the payee's ``tokenmesh fulfil``.
+
+Their attributes are set once, at the end, when all are known: to hand them to an SDK twice is what costs.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +28,14 @@ class CallWatch:
     :meth:`leave`, so that the requests' own spans hang under it; a streamed response may end it later."""
 
     __slots__ = (
+        "_context",
         "_contract",
         "_ended",
         "_meters",
         "_operation",
         "_out",
         "_payee",
+        "_payer",
         "_recording",
         "_since",
         "_span",
@@ -40,10 +45,12 @@ class CallWatch:
         "contract_id",
     )
 
-    def __init__(self, payee: str, span: Span | None, meters: Meters | None) -> None:
+    def __init__(self, payer: str, payee: str, span: Span | None, meters: Meters | None) -> None:
         self._span = span
         self._recording = span is not None and span.is_recording()
+        self._context: Context | None = None
         self._token: Token[Context] | None = None
+        self._payer = payer
         self._payee = payee
         self._meters = meters
         self._since = time.perf_counter()
@@ -56,24 +63,21 @@ class CallWatch:
         self.contract_id = ""
 
     @classmethod
-    def begin(cls, payer: str, payee: str, domain: str) -> CallWatch | None:
+    def begin(cls, payer: str, payee: str) -> CallWatch | None:
         """A call that begins now; None if nobody wants to know."""
         tracer, instruments = switch.tracer(), meters()
         if tracer is None:
             if instruments is None and not switch.ids_in_logs():
                 return None
-            return cls(payee, None, instruments).enter()
-        attributes = {
-            names.PAYER: payer,
-            names.PAYEE: payee,
-            names.DOMAIN: domain[: names.DOMAIN_LENGTH],
-        }
-        span = tracer.start_span(names.CALL, kind=SpanKind.CLIENT, attributes=attributes)
-        return cls(payee, span, instruments).enter()
+            return cls(payer, payee, None, instruments).enter()
+        span = tracer.start_span(names.CALL, kind=SpanKind.CLIENT)
+        return cls(payer, payee, span, instruments).enter()
 
     def enter(self) -> CallWatch:
         """Make it the current span."""
-        self._token = switch.attach(self._span, self)
+        if self._span is not None and self._context is None:
+            self._context = set_span_in_context(self._span)
+        self._token = switch.attach(self, self._context)
         return self
 
     def leave(self) -> None:
@@ -118,7 +122,7 @@ class CallWatch:
             if error is not None:
                 attributes[names.ERROR_TYPE] = self._meters.reason(error)
             took = time.perf_counter() - self._since
-            self._meters.record("tokenmesh.call.duration", took, attributes, self._context())
+            self._meters.record("tokenmesh.call.duration", took, attributes, self._context)
         span, self._span = self._span, None
         if span is not None:
             if self._recording:
@@ -128,8 +132,11 @@ class CallWatch:
             span.end()
 
     def _about(self, error: str | None, otherwise: str) -> dict[str, Any]:
-        """All that is known in the end, at once: setting attributes one by one is what costs."""
-        about: dict[str, Any] = {names.OUTCOME: self._out or otherwise}
+        about: dict[str, Any] = {
+            names.PAYER: self._payer,
+            names.PAYEE: self._payee,
+            names.OUTCOME: self._out or otherwise,
+        }
         contract = self._contract
         if contract is not None:
             about[names.CONTRACT_ID] = contract.jti
@@ -143,9 +150,6 @@ class CallWatch:
             about[names.ERROR_TYPE] = error
         return about
 
-    def _context(self) -> Context | None:
-        return None if self._span is None else set_span_in_context(self._span)
-
 
 class FulfilWatch:
     """What a request to a priced operation shows of itself: a span once it is clear what becomes of it,
@@ -156,11 +160,11 @@ class FulfilWatch:
 
     __slots__ = (
         "_claimed",
+        "_context",
         "_contract",
         "_header",
         "_meters",
         "_operation",
-        "_parent",
         "_since",
         "_since_ns",
         "_span",
@@ -176,7 +180,7 @@ class FulfilWatch:
         self._contract: Contract | None = None
         self._since_ns = time.time_ns()
         self._span: Span | None = None
-        self._parent: Context | None = None
+        self._context: Context | None = None
         self._token: Token[Context] | None = None
         self.contract_id = ""
 
@@ -193,17 +197,19 @@ class FulfilWatch:
         self.contract_id = contract.jti
         self._contract = contract
         self._span = self._start(contract)
+        if self._span is not None:
+            self._context = set_span_in_context(self._span, self._context)
         if self._meters is not None:
             self._claimed = time.perf_counter()
             attributes = self._meters.pair(None, self._operation)
             attributes[names.VIA] = via(contract)
             took = self._claimed - self._since
-            self._meters.record("tokenmesh.claim.duration", took, attributes, self._context())
+            self._meters.record("tokenmesh.claim.duration", took, attributes, self._context)
 
     def enter(self) -> None:
         """Make its span the current one."""
         if self._token is None:
-            self._token = switch.attach(self._span, self, self._parent)
+            self._token = switch.attach(self, self._context)
 
     def leave(self) -> None:
         """Let the request's span be the current one again."""
@@ -218,11 +224,14 @@ class FulfilWatch:
             self._measure(self._meters, out, tokens, error)
         span, self._span = self._span, None
         if span is not None:
-            about: dict[str, Any] = {names.OUTCOME: out, names.TOKENS: tokens}
+            contract = self._contract
+            about = _of_contract(contract)
+            about[names.OUTCOME] = out
+            about[names.TOKENS] = tokens
             if error is not None:
                 about[names.ERROR_TYPE] = error
-            if self._contract is not None:
-                _note_terms(about, self._contract, tokens)
+            if contract is not None and (contract.tok != tokens or contract.via == _HOLD):
+                _note_terms(about, contract, tokens)
             span.set_attributes(about)
             if failed:
                 span.set_status(_ERROR)
@@ -239,12 +248,14 @@ class FulfilWatch:
             self._meters.record(name, 1, attributes)
         span, self._span = self._span or self._start(contract), None
         if span is not None:
+            about = _of_contract(contract)
             if code is None:
-                span.set_attribute(names.OUTCOME, REPLAYED)
+                about[names.OUTCOME] = REPLAYED
             else:
-                span.set_attributes({names.OUTCOME: REFUSED, names.CODE: code, names.ERROR_TYPE: code})
+                about |= {names.OUTCOME: REFUSED, names.CODE: code, names.ERROR_TYPE: code}
                 if failed:
                     span.set_status(_ERROR)
+            span.set_attributes(about)
             span.end()
 
     def _measure(self, meters: Meters, out: str, tokens: int, error: str | None) -> None:
@@ -253,33 +264,26 @@ class FulfilWatch:
         if error is not None:
             attributes[names.ERROR_TYPE] = meters.reason(error)
         took = time.perf_counter() - self._claimed
-        meters.record("tokenmesh.handler.duration", took, attributes, self._context())
+        meters.record("tokenmesh.handler.duration", took, attributes, self._context)
         if tokens and self._contract is not None:
             meters.add("tokenmesh.fulfil.tokens", tokens, self._contract.iss, self._operation)
-
-    def _context(self) -> Context | None:
-        return None if self._span is None else set_span_in_context(self._span)
 
     def _start(self, contract: Contract | None) -> Span | None:
         tracer = switch.tracer()
         if tracer is None:
             return None
-        self._parent = switch.parent(self._header, None if contract is None else contract.tp)
-        return tracer.start_span(
-            names.FULFIL,
-            context=self._parent,
-            attributes={} if contract is None else _of_contract(contract),
-            start_time=self._since_ns,
-        )
+        self._context = switch.parent(self._header, None if contract is None else contract.tp)
+        return tracer.start_span(names.FULFIL, context=self._context, start_time=self._since_ns)
 
 
-def _of_contract(contract: Contract) -> dict[str, Any]:
+def _of_contract(contract: Contract | None) -> dict[str, Any]:
+    if contract is None:
+        return {}
     return {
         names.CONTRACT_ID: contract.jti,
         names.PAYER: contract.iss,
         names.PAYEE: contract.aud,
         names.OPERATION: contract.op,
-        names.DOMAIN: contract.dom[: names.DOMAIN_LENGTH],
     }
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, MutableMapping
 from contextvars import Token
+from functools import lru_cache
 from typing import Any, Protocol
 
 from opentelemetry import context as contexts
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context
-from opentelemetry.propagators.textmap import Getter
-from opentelemetry.trace import ProxyTracerProvider, Span, Tracer, TracerProvider
+from opentelemetry.propagators.textmap import Getter, TextMapPropagator
+from opentelemetry.trace import ProxyTracerProvider, Tracer, TracerProvider
 
 from tokenmesh.telemetry.names import SCOPE
 
@@ -88,13 +89,12 @@ def ids_in_logs() -> bool:
 # The context
 
 
-def attach(span: Span | None, paid: Paid, within: Context | None = None) -> Token[Context]:
-    """Make ``span`` the current one, and ``paid`` what is under way; ``within`` is its parent's context, if
-    that is not the current one."""
-    context = contexts.set_value(_KEY, paid, within)
-    if span is not None:
-        context = trace.set_span_in_context(span, context)
-    return contexts.attach(context)
+def attach(paid: Paid, context: Context | None) -> Token[Context] | None:
+    """Make ``context`` the current one (None: leave the one that is), and ``paid`` what is under way, for who
+    asks. None: there was nothing to do."""
+    if _switch.ids_in_logs > 0:
+        context = contexts.set_value(_KEY, paid, context)
+    return None if context is None else contexts.attach(context)
 
 
 def detach(token: Token[Context]) -> None:
@@ -141,6 +141,20 @@ class _Headers(Getter[Callable[[str], str | None]]):
 
 
 _headers = _Headers()
+_TRACEPARENT = "traceparent"
+
+
+@lru_cache(maxsize=1)
+def _other_fields(propagator: TextMapPropagator) -> tuple[str, ...]:
+    return tuple(propagator.fields - {_TRACEPARENT})
+
+
+def _says_more(header: Callable[[str], str | None]) -> bool:
+    """Whether there is a header of the process's propagators beside ``traceparent``."""
+    for name in _other_fields(propagate.get_global_textmap()):  # noqa: SIM110 - on the warm path
+        if header(name) is not None:
+            return True
+    return False
 
 
 def parent(header: Callable[[str], str | None], tp: str | None) -> Context | None:
@@ -148,14 +162,22 @@ def parent(header: Callable[[str], str | None], tp: str | None) -> Context | Non
 
     Without an instrumentation of the server, it is what the request's headers say, or else its contract.
     """
-    if trace.get_current_span().get_span_context().is_valid:
+    current = trace.get_current_span()
+    if current is not trace.INVALID_SPAN and current.get_span_context().is_valid:
         return None
-    context = propagate.extract(header, getter=_headers)
-    if tp is not None and not trace.get_current_span(context).get_span_context().is_valid:
-        remote = span_context(tp)
-        if remote is not None:
-            context = trace.set_span_in_context(trace.NonRecordingSpan(remote), context)
-    return context
+    # Headers that say what the contract says, or nothing, need not be read.
+    context = None
+    if header(_TRACEPARENT) not in (tp, None) or _says_more(header):
+        context = propagate.extract(header, getter=_headers)
+        if trace.get_current_span(context).get_span_context().is_valid:
+            return context
+    remote = span_context(tp)
+    return context if remote is None else trace.set_span_in_context(trace.NonRecordingSpan(remote), context)
+
+
+@lru_cache(maxsize=4)
+def _flags(text: str) -> trace.TraceFlags:
+    return trace.TraceFlags(int(text, 16))
 
 
 def span_context(tp: str | None) -> trace.SpanContext | None:
@@ -164,9 +186,7 @@ def span_context(tp: str | None) -> trace.SpanContext | None:
         return None
     try:
         version, trace_id, span_id, flags = tp.split("-")[:4]
-        context = trace.SpanContext(
-            int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=trace.TraceFlags(int(flags, 16))
-        )
+        context = trace.SpanContext(int(trace_id, 16), int(span_id, 16), True, _flags(flags))
     except ValueError:
         return None
     return context if version != "ff" and context.is_valid else None
