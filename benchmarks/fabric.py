@@ -35,7 +35,7 @@ from tokenmesh_benchmarks.fabric_ledger import (
 from tokenmesh_chaincode.rules import default_policy
 
 SECONDS = 5.0
-BATCH_TIMEOUT_MS = 20
+BATCH_TIMEOUT_MS = 5
 """Short: what gathers, gathers in the clients, and a block need not wait long for more."""
 PEER_SETTINGS = {"ledger.history.enableHistoryDatabase": False}
 """The rules never ask a peer for the history of a key: an index that nobody reads need not be written."""

@@ -7,13 +7,14 @@ captures what has gathered, in one settlement, as its settlement thread does. Tw
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
 from tokenmesh.fabric.blocks import ledger_info, read_blocks
 from tokenmesh.fabric.gateway import Network as Channel
@@ -22,19 +23,19 @@ from tokenmesh.fabric.profile import Profile
 from tokenmesh.keyfiles import Identity
 from tokenmesh.ledger.base import Result
 from tokenmesh.ledger.fabric import FabricLedger
+from tokenmesh.steps import Steps, arun, run, wait
 from tokenmesh_chaincode.documents import Contract, Operation, digest, new_id, sign
 
 SUPPLY = 10**9
 TTL_S = 300
 CALLERS = 256
 TOKENS = 5
-TILLS = 2
-"""Settlements of the payee that are on their way at once."""
 LINES = 2
 """Settlements that are on their way at once."""
 ROUND = 8
 """Settlements whose contracts are signed ahead of the clock's start."""
 VALID = 0
+EMPTY = digest(b"")
 
 
 class Market:
@@ -81,7 +82,7 @@ class Market:
         credit = self.do(self.governance, "grant", {"to": self.payer.name, "tokens": SUPPLY})["credit"]
         self.do(self.payer, "sweep", {"credits": [credit]})
 
-    def contract(self, **claims: Any) -> str:
+    def contract(self, jti: str, via: str = "hold", lane: str | None = None, seq: int | None = None) -> str:
         """A contract as a payer's client signs it for one request."""
         now = int(time.time())
         document = Contract(
@@ -91,15 +92,17 @@ class Market:
             op="GET /quote/{symbol}",
             htm="GET",
             htu="/quote/ACME?currency=EUR",
-            dig=digest(b""),
+            dig=EMPTY,
             tok=TOKENS,
-            jti=new_id(),
+            jti=jti,
             iat=now,
             exp=now + 60,
-            via="hold",
+            via=via,
+            lane=lane,
+            seq=seq,
             tp="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         )
-        return sign(document._replace(**claims), self.payer)
+        return sign(document, self.payer)
 
 
 def check(*results: Result) -> None:
@@ -138,7 +141,7 @@ def _contracts(market: Market, count: int) -> list[str]:
     payee, expiry = market.payee.name, int(time.time()) + 3600
     terms = {"id": allowance, "payee": payee, "tokens": SUPPLY // 1_000, "exp": expiry}
     market.do(market.payer, "open", terms)
-    return [market.contract(via=allowance, lane="lane", seq=seq) for seq in range(count)]
+    return [market.contract(new_id(), allowance, "lane", seq) for seq in range(count)]
 
 
 def _settle(market: Market, contracts: list[str], settlement: int) -> list[float]:
@@ -161,14 +164,14 @@ def _pieces(contracts: list[str], size: int) -> Iterator[list[str]]:
 
 
 class Till:
-    """The payee of calls by hold: captures what has gathered, in one settlement, as its thread does."""
+    """The payee of calls by hold: captures what has gathered, in one settlement at a time, as its settlement
+    thread does."""
 
     def __init__(self, market: Market) -> None:
         self._market = market
         self._queue: SimpleQueue[tuple[str, Future[None]] | None] = SimpleQueue()
-        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(TILLS)]
-        for thread in self._threads:
-            thread.start()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
 
     def capture(self, contract: str) -> Future[None]:
         """Have the contract settled; the future is done when it is."""
@@ -177,10 +180,8 @@ class Till:
         return future
 
     def close(self) -> None:
-        for _ in self._threads:
-            self._queue.put(None)
-        for thread in self._threads:
-            thread.join()
+        self._queue.put(None)
+        self._thread.join()
 
     def _run(self) -> None:
         while (first := self._queue.get()) is not None:
@@ -205,52 +206,69 @@ class Till:
             future.set_result(None)
 
 
-def measure_hold_calls(market: Market, seconds: float) -> dict[str, Any]:
-    """Calls by hold per second, placed and captured, with ``CALLERS`` at once; the time of one."""
-    start = threading.Barrier(CALLERS + 1)
-    over = threading.Event()
-    times: list[list[float]] = [[] for _ in range(CALLERS)]
-    failures: list[BaseException] = []
-    till = Till(market)
-
-    def caller(mine: list[float]) -> None:
-        try:
-            start.wait()
-            while not over.is_set():
-                begun = time.perf_counter()
-                _hold_call(market, till)
-                mine.append(time.perf_counter() - begun)
-        except BaseException as error:
-            failures.append(error)
-            raise
-
-    threads = [threading.Thread(target=caller, args=(mine,)) for mine in times]
-    for thread in threads:
-        thread.start()
-    start.wait()
-    begun = time.perf_counter()
-    over.wait(seconds)
-    over.set()
-    for thread in threads:
-        thread.join()
-    elapsed = time.perf_counter() - begun
-    till.close()
-    assert not failures, failures
-    taken = sorted(one for mine in times for one in mine)
-    return {
-        "hold_calls_per_s": round(len(taken) / elapsed),
-        "hold_callers": CALLERS,
-        "hold_call_p50_ms": round(taken[len(taken) // 2] * 1e3, 1),
-        "hold_call_p99_ms": round(taken[len(taken) * 99 // 100] * 1e3, 1),
-    }
-
-
-def _hold_call(market: Market, till: Till) -> None:
+def _hold_call(market: Market, till: Till) -> Steps[None]:
     """Set tokens aside, and have them captured with the contract."""
     call = new_id()
     arg = {"id": call, "payee": market.payee.name, "tokens": TOKENS, "exp": int(time.time()) + 120}
-    check(*market.paying.submit([market.operation(market.payer, "hold", arg, call)]).result())
-    till.capture(market.contract(jti=call)).result()
+    placed = yield from wait(market.paying.submit([market.operation(market.payer, "hold", arg, call)]))
+    check(*placed)
+    yield from wait(till.capture(market.contract(call)))
+
+
+def measure_hold_calls(market: Market, seconds: float) -> dict[str, Any]:
+    """Calls by hold per second, placed and captured, with ``CALLERS`` at once: tasks of an event loop, as in
+    a service on asyncio, and then threads, as in one without. The time of one, for tasks."""
+    till = Till(market)
+    tasks = asyncio.run(_tasks(market, till, seconds))
+    threads = _threads(market, till, seconds)
+    till.close()
+    times = sorted(tasks.times)
+    return {
+        "hold_calls_per_s": tasks.per_s,
+        "hold_calls_of_threads_per_s": threads.per_s,
+        "hold_callers": CALLERS,
+        "hold_call_p50_ms": round(times[len(times) // 2] * 1e3, 1),
+        "hold_call_p99_ms": round(times[len(times) * 99 // 100] * 1e3, 1),
+    }
+
+
+class Taken(NamedTuple):
+    """How long each call took, and all of them together, in seconds."""
+
+    times: list[float]
+    elapsed: float
+
+    @property
+    def per_s(self) -> int:
+        return round(len(self.times) / self.elapsed)
+
+
+async def _tasks(market: Market, till: Till, seconds: float) -> Taken:
+    times: list[float] = []
+    begun = time.perf_counter()
+
+    async def caller() -> None:
+        while (start := time.perf_counter()) < begun + seconds:
+            await arun(_hold_call(market, till))
+            times.append(time.perf_counter() - start)
+
+    await asyncio.gather(*(caller() for _ in range(CALLERS)))
+    return Taken(times, time.perf_counter() - begun)
+
+
+def _threads(market: Market, till: Till, seconds: float) -> Taken:
+    times: list[float] = []
+    begun = time.perf_counter()
+
+    def caller() -> None:
+        while (start := time.perf_counter()) < begun + seconds:
+            run(_hold_call(market, till))
+            times.append(time.perf_counter() - start)
+
+    with ThreadPoolExecutor(CALLERS) as callers:
+        for one in [callers.submit(caller) for _ in range(CALLERS)]:
+            one.result()
+    return Taken(times, time.perf_counter() - begun)
 
 
 def height(channel: Channel) -> int:

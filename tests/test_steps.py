@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tokenmesh.steps import Sleep, Steps, Within, arun, run, wait
+from tokenmesh.steps import Sleep, Steps, Within, arun, awaited, run, wait
 
 DRIVERS = [run, lambda steps: asyncio.run(arun(steps))]
 
@@ -73,6 +73,31 @@ class TestDrivers:
 
         with pytest.raises(TypeError, match="not for str"):
             drive(steps())
+
+
+def test_a_future_that_was_cancelled_is_cancelled_for_who_awaits_it() -> None:
+    async def main() -> None:
+        future: Future[int] = Future()
+        waiting = asyncio.create_task(arun(wait(future)))
+        await asyncio.sleep(0)
+        future.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    asyncio.run(main())
+
+
+def test_an_answer_after_its_loop_is_closed_disturbs_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever gives it is a thread that has others to answer."""
+    future: Future[int] = Future()
+
+    async def main() -> None:
+        awaited(future)
+
+    asyncio.run(main())
+    future.set_result(1)
+    assert future.result() == 1
+    assert caplog.records == []
 
 
 def test_a_finished_future_is_not_waited_for() -> None:

@@ -222,6 +222,22 @@ def test_a_missing_claim_is_named(name: str) -> None:
     assert caught.value.code == "missing_claim"
 
 
+@pytest.mark.parametrize("tp", [CONTRACT.tp, None])
+@pytest.mark.parametrize("via", ["hold", CONTRACT.via])
+def test_every_spelling_of_a_contract_is_read_alike(via: str, tp: str | None) -> None:
+    """The usual one, which one expression reads, and one with white space, which it leaves to the parser."""
+    numbering = {"lane": None, "seq": None} if via == "hold" else {}
+    text = sign(CONTRACT._replace(via=via, tp=tp, **numbering), wallet("alice"))
+    header, claims, signature = text.split(".")
+    spaced = json.dumps(json.loads(base64.urlsafe_b64decode(claims + "==")), indent=1).encode()
+    other = ".".join((header, base64.urlsafe_b64encode(spaced).rstrip(b"=").decode(), signature))
+    assert (
+        parse_contract(text).body
+        == parse_contract(other).body
+        == CONTRACT._replace(via=via, tp=tp, **numbering)
+    )
+
+
 @pytest.mark.parametrize("name", ["lane", "seq"])
 def test_lane_and_seq_belong_to_an_allowance_and_to_nothing_else(name: str) -> None:
     assert code_of(document(header_of(), claims_of(**{name: ...}))) == "missing_claim"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import json.encoder
 import os
 import re
 import time
 from binascii import b2a_base64
+from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -18,14 +20,31 @@ _PATH_SAFE: Final = "/!$&'()*+,;=:@~"
 # What is made of these alone is spelled already: the usual case.
 _is_plain: Final = re.compile(rb"[A-Za-z0-9_.\-/!$&'()*+,;=:@~]+").fullmatch
 _QUERY_SAFE: Final = "".join(map(chr, range(0x21, 0x7F)))
-_CANONICAL: Final = json.JSONEncoder(
-    ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False
-)
+
+
+def encoder(*, sort_keys: bool) -> Callable[[Any], str]:
+    """What writes a value as JSON, without white space; ``ValueError`` for what is no number.
+
+    What ``json.JSONEncoder`` makes anew for every value is made once: a third of the time. For values that
+    do not contain themselves.
+    """
+    plain = json.JSONEncoder(
+        ensure_ascii=False, separators=(",", ":"), sort_keys=sort_keys, allow_nan=False, check_circular=False
+    )
+    make, escape = getattr(json.encoder, "c_make_encoder", None), json.encoder.encode_basestring
+    if make is None:  # a Python without its accelerator
+        return plain.encode
+    pieces = make(None, plain.default, escape, None, ":", ",", sort_keys, False, False)
+    join = "".join
+    return lambda value: join(pieces(value, 0))
+
+
+_canonical: Final = encoder(sort_keys=True)
 
 
 def canonical(value: Any) -> bytes:
     """JSON with sorted names and no white space, in UTF-8: one value, one spelling (as in RFC 8785)."""
-    return _CANONICAL.encode(value).encode("utf-8")
+    return _canonical(value).encode("utf-8")
 
 
 def thumbprint(data: bytes) -> str:

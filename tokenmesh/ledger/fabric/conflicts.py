@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from base64 import urlsafe_b64decode
+from binascii import a2b_base64
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -20,6 +20,7 @@ GOVERNANCE = "governance"
 
 Claims = Mapping[str, Any]
 
+_TO_BASE64 = str.maketrans("-_", "+/")
 # Inside a string every quotation mark has a backslash before it, so these find names and not values.
 _VIA, _ISS, _JTI = (re.compile(rb'"%s"\s*:\s*"([^"\\]*)"' % name) for name in (b"via", b"iss", b"jti"))
 
@@ -52,7 +53,7 @@ def _claims(document: str) -> Claims:
 def _payload(document: str) -> bytes:
     """The JSON in a JWS; nothing if there is none."""
     try:
-        return urlsafe_b64decode(document.split(".", 2)[1] + "==")
+        return a2b_base64(document.split(".", 2)[1].translate(_TO_BASE64) + "==")
     except (ValueError, IndexError):
         return b""
 
