@@ -22,7 +22,7 @@ from tokenmesh.cli.rules import CHAINCODE as RULES
 from tokenmesh.cli.rules import deploy_rules
 from tokenmesh.fabric.gateway import connect_profile
 from tokenmesh.fabric.network import Network, available
-from tokenmesh.identity import CertificateAuthority
+from tokenmesh.identity import CertificateAuthority, Wallet
 from tokenmesh.ledger.fabric import FabricLedger
 from tokenmesh_benchmarks.fabric_gateway import CHAINCODE, COMMAND, measure_gateway
 from tokenmesh_benchmarks.fabric_ledger import (
@@ -65,7 +65,9 @@ def open_market(network: Network, home: Path) -> Market:
     """A ledger on the network with two wallets, issued by an authority in ``home``."""
     authority = CertificateAuthority.create(home, passphrase=lambda: None)
     governance = authority.new_identity("governance", "governor")
-    wallets = {name: authority.new_identity(name) for name in ("payer", "payee")}
+    wallets = {
+        name: Wallet.create(home, name, authority, passphrase=lambda: None) for name in ("payer", "payee")
+    }
     FabricLedger.create(
         connect_profile(network.profile),
         "mesh",

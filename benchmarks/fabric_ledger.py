@@ -1,8 +1,9 @@
 """What the ledger on Fabric settles, and how many calls by hold it bears; for ``fabric.py``.
 
 Settling: the payee carries signed contracts of one allowance, so many in each settlement. Holds: callers who
-each set tokens aside for one call, wait for it, sign the contract and wait until it is captured; the payee
-captures what has gathered, in one settlement, as its settlement thread does. Two wallets in all.
+each set tokens aside for one call, wait for it, sign the contract and wait until it is captured; the payer
+places what has gathered by one operation, as its treasury does, and the payee captures what has gathered in
+one settlement, as its settlement thread does. Two wallets in all.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
@@ -20,11 +22,14 @@ from tokenmesh.fabric.blocks import ledger_info, read_blocks
 from tokenmesh.fabric.gateway import Network as Channel
 from tokenmesh.fabric.gateway import connect_profile
 from tokenmesh.fabric.profile import Profile
+from tokenmesh.identity import Wallet
 from tokenmesh.keyfiles import Identity
 from tokenmesh.ledger.base import Result
 from tokenmesh.ledger.fabric import FabricLedger
 from tokenmesh.steps import Steps, arun, run, wait
-from tokenmesh_chaincode.documents import Contract, Operation, digest, new_id, sign
+from tokenmesh.treasury.holds import HoldDesk
+from tokenmesh.treasury.operations import Operations
+from tokenmesh_chaincode.documents import Contract, Operation, Signer, digest, new_id, sign
 
 SUPPLY = 10**9
 TTL_S = 300
@@ -41,9 +46,7 @@ EMPTY = digest(b"")
 class Market:
     """A payer and a payee on a ledger, each with a connection of its own, as two services have."""
 
-    def __init__(
-        self, profile: Profile, chaincode: str, governance: Identity, wallets: Mapping[str, Identity]
-    ):
+    def __init__(self, profile: Profile, chaincode: str, governance: Identity, wallets: Mapping[str, Wallet]):
         self.profile = profile
         self._chaincode = chaincode
         self.governance = governance
@@ -61,7 +64,7 @@ class Market:
         self.earning.close()
 
     def operation(
-        self, signer: Identity, act: str, arg: Mapping[str, Any], operation_id: str | None = None
+        self, signer: Signer, act: str, arg: Mapping[str, Any], operation_id: str | None = None
     ) -> str:
         now = int(time.time())
         operation_id = operation_id or new_id()
@@ -69,7 +72,7 @@ class Market:
             Operation(self.domain, signer.name, operation_id, now, now + TTL_S, act, dict(arg)), signer
         )
 
-    def do(self, signer: Identity, act: str, arg: Mapping[str, Any]) -> dict[str, Any]:
+    def do(self, signer: Signer, act: str, arg: Mapping[str, Any]) -> dict[str, Any]:
         (result,) = self.paying.submit([self.operation(signer, act, arg)]).result()
         check(result)
         return result.outcome.detail
@@ -206,12 +209,12 @@ class Till:
             future.set_result(None)
 
 
-def _hold_call(market: Market, till: Till) -> Steps[None]:
+def _hold_call(market: Market, desk: HoldDesk, till: Till) -> Steps[None]:
     """Set tokens aside, and have them captured with the contract."""
     call = new_id()
     arg = {"id": call, "payee": market.payee.name, "tokens": TOKENS, "exp": int(time.time()) + 120}
-    placed = yield from wait(market.paying.submit([market.operation(market.payer, "hold", arg, call)]))
-    check(*placed)
+    placed = yield from wait(desk.place(arg))
+    assert placed.ok, placed
     yield from wait(till.capture(market.contract(call)))
 
 
@@ -219,8 +222,10 @@ def measure_hold_calls(market: Market, seconds: float) -> dict[str, Any]:
     """Calls by hold per second, placed and captured, with ``CALLERS`` at once: tasks of an event loop, as in
     a service on asyncio, and then threads, as in one without. The time of one, for tasks."""
     till = Till(market)
-    tasks = asyncio.run(_tasks(market, till, seconds))
-    threads = _threads(market, till, seconds)
+    desk = HoldDesk(Operations(market.payer, market.paying, time.time, new_id))
+    call = partial(_hold_call, market, desk, till)
+    tasks = asyncio.run(_tasks(call, seconds))
+    threads = _threads(call, seconds)
     till.close()
     times = sorted(tasks.times)
     return {
@@ -243,26 +248,26 @@ class Taken(NamedTuple):
         return round(len(self.times) / self.elapsed)
 
 
-async def _tasks(market: Market, till: Till, seconds: float) -> Taken:
+async def _tasks(call: Callable[[], Steps[None]], seconds: float) -> Taken:
     times: list[float] = []
     begun = time.perf_counter()
 
     async def caller() -> None:
         while (start := time.perf_counter()) < begun + seconds:
-            await arun(_hold_call(market, till))
+            await arun(call())
             times.append(time.perf_counter() - start)
 
     await asyncio.gather(*(caller() for _ in range(CALLERS)))
     return Taken(times, time.perf_counter() - begun)
 
 
-def _threads(market: Market, till: Till, seconds: float) -> Taken:
+def _threads(call: Callable[[], Steps[None]], seconds: float) -> Taken:
     times: list[float] = []
     begun = time.perf_counter()
 
     def caller() -> None:
         while (start := time.perf_counter()) < begun + seconds:
-            run(_hold_call(market, till))
+            run(call())
             times.append(time.perf_counter() - start)
 
     with ThreadPoolExecutor(CALLERS) as callers:

@@ -24,6 +24,7 @@ from tokenmesh.ledger.base import Ledger
 from tokenmesh.steps import run
 from tokenmesh.treasury import Ticket, Treasury, allowances
 from tokenmesh.treasury import treasury as treasury_module
+from tokenmesh.treasury.operations import spawn
 from tokenmesh_chaincode.documents import parse_operation
 
 
@@ -690,6 +691,76 @@ def test_a_hold_sweeps_in_what_it_needs(market: Market, ledger: Watched) -> None
     assert run(treasury.place_hold(PAYEE, 10, "job-1")).tokens == 10
     with pytest.raises(InsufficientFunds):
         run(treasury.place_hold(PAYEE, 10, "job-2"))
+
+
+def place(treasury: Treasury, tokens: list[int]) -> list[Future[Ticket]]:
+    """Holds that are all asked for while the ledger keeps its answer to the first."""
+    placed: list[Future[Ticket]] = [Future() for _ in tokens]
+    for number, (amount, future) in enumerate(zip(tokens, placed, strict=True)):
+        spawn(treasury.place_hold(PAYEE, amount, f"job-{number}"), future)
+    return placed
+
+
+def test_holds_asked_for_at_once_travel_together(treasury: Treasury, market: Market, ledger: Watched) -> None:
+    """The first goes at once; those who come while it is on its way share one operation."""
+    run(treasury.policy())
+    ledger.silence()
+    placed = place(treasury, [10, 20, 30, 40])
+    assert not any(future.done() for future in placed)
+    ledger.release()
+    assert [future.result(30).tokens for future in placed] == [10, 20, 30, 40]
+    assert ledger.acts == ["hold", "holds"]
+    assert market.domain.balance(PAYER).held == 100
+    assert run(treasury.place_hold(PAYEE, 1, "job-5")).tokens == 1
+    assert ledger.acts == ["hold", "holds", "hold"], "and alone again"
+
+
+def test_one_that_is_refused_among_others_hears_why(
+    treasury: Treasury, market: Market, ledger: Watched
+) -> None:
+    run(treasury.policy())
+    ledger.silence()
+    placed = place(treasury, [10, 20, 10**6, 40])
+    ledger.release()
+    assert [placed[number].result(30).tokens for number in (0, 1, 3)] == [10, 20, 40]
+    with pytest.raises(InsufficientFunds, match="1000000 tokens are needed and 9930 can be spent"):
+        placed[2].result(30)
+    assert market.domain.balance(PAYER).held == 70
+
+
+def test_holds_that_are_refused_together_are_asked_for_alone(
+    treasury: Treasury, market: Market, ledger: Watched
+) -> None:
+    """As by rules that do not know the operation for many: nobody is worse off for having company."""
+    run(treasury.policy())
+    market.domain.do("governance", "freeze", {"name": PAYER})
+    ledger.silence()
+    placed = place(treasury, [10, 20, 30])
+    ledger.release()
+    for future in placed:
+        with pytest.raises(NotFunded, match="frozen"):
+            future.result(30)
+    assert ledger.acts == ["hold", "holds", "hold", "hold"]
+
+
+def test_everyone_hears_that_the_ledger_gave_no_answer_and_may_ask_again(
+    treasury: Treasury, market: Market, ledger: Watched
+) -> None:
+    """Each with an error of its own; what was placed without an answer is found, and is there once."""
+    run(treasury.policy())
+    ledger.silence()
+    placed = place(treasury, [10, 20, 30])
+    ledger.after = True
+    ledger.trouble = lambda document: LedgerOutcomeUnknown("?")
+    ledger.release()
+    assert placed[0].result(30).tokens == 10
+    errors = [future.exception(30) for future in placed[1:]]
+    assert all(isinstance(error, NotFundedYet) for error in errors)
+    assert errors[0].__cause__ is not errors[1].__cause__  # type: ignore[union-attr]
+    ledger.trouble = lambda document: None
+    for number, tokens in ((1, 20), (2, 30)):
+        assert run(treasury.place_hold(PAYEE, tokens, f"job-{number}")).tokens == tokens
+    assert market.domain.balance(PAYER).held == 60
 
 
 # Upkeep

@@ -36,6 +36,7 @@ from cryptography.x509.oid import NameOID
 from tokenmesh.errors import ConfigError, IdentityError
 from tokenmesh.fabric.certificates import certificate_attributes
 from tokenmesh.keyfiles import Identity, Passphrase, read_private, replace_private, write_private
+from tokenmesh_chaincode.documents import Signer
 
 Role: TypeAlias = Literal["governor", "service"]
 
@@ -160,6 +161,12 @@ class CertificateAuthority:
     def renewed(self, identity: Identity, role: Role) -> Identity:
         """The same with another key."""
         return self.new_identity(identity.name, role)
+
+
+class Reloading(Signer, Protocol):
+    """A wallet as those see it who sign with it: it takes up a rotated key when there is one."""
+
+    def reload(self) -> object: ...
 
 
 class Wallet:

@@ -24,13 +24,22 @@ from tokenmesh_chaincode.documents import (
 from tokenmesh_chaincode.limits import (
     EXPIRE_ITEMS_MAX,
     FORGET_ITEMS_MAX,
+    HOLD_ITEMS_MAX,
     SETTLE_ITEMS_MAX,
     SKIPPED_ITEMS_MAX,
     SWEEP_ITEMS_MAX,
     VOID_ITEMS_MAX,
 )
 from tokenmesh_chaincode.rules import Context, Outcome, apply
-from tokenmesh_chaincode.rules.arguments import Check, is_credit_id, is_id, list_of, tuple_of
+from tokenmesh_chaincode.rules.arguments import (
+    Check,
+    is_credit_id,
+    is_id,
+    is_time,
+    is_tokens,
+    list_of,
+    tuple_of,
+)
 from tokenmesh_chaincode.rules.base import credit_key
 from tokenmesh_chaincode.state import State
 
@@ -177,6 +186,7 @@ def keys_read_next(one: Prepared, state: State) -> Iterator[str]:
 
 _IDS: Final = list_of(is_id, EXPIRE_ITEMS_MAX)
 _EXPIRED: Final = list_of(tuple_of(is_name, is_id), EXPIRE_ITEMS_MAX)
+_PLACED: Final = list_of(tuple_of(is_id, is_name, is_tokens, is_time), HOLD_ITEMS_MAX)
 _VOIDED: Final = list_of(tuple_of(is_name, is_id), VOID_ITEMS_MAX)
 _SWEPT: Final = list_of(is_credit_id, SWEEP_ITEMS_MAX)
 _FORGOTTEN: Final = list_of(tuple_of(is_name, is_id), FORGET_ITEMS_MAX)
@@ -218,6 +228,15 @@ def _hold(_one: Prepared, body: Operation) -> Iterator[str]:
     yield f"balance/{body.iss}"
     yield from _named(body, "id", f"hold/{body.iss}", is_id)
     yield from _named(body, "payee", "wallet", is_name)
+
+
+def _holds(_one: Prepared, body: Operation) -> Iterator[str]:
+    yield f"balance/{body.iss}"
+    payees: dict[str, None] = {}
+    for hold_id, payee, _, _ in _list(body, "holds", _PLACED):
+        payees[payee] = None
+        yield f"hold/{body.iss}/{hold_id}"
+    yield from (f"wallet/{payee}" for payee in payees)
 
 
 def _allowance(_one: Prepared, body: Operation) -> Iterator[str]:
@@ -303,6 +322,7 @@ _READ: Final[dict[str, Callable[[Prepared, Operation], Iterator[str]]]] = {
     "transfer": _move,
     "sweep": _sweep,
     "hold": _hold,
+    "holds": _holds,
     "void": _give_back,
     "open": _allowance,
     "refill": _allowance,

@@ -62,6 +62,7 @@ def live(economy: Economy) -> None:
     do("bob", "sweep", credits=[*rows, "gone"])
     for hold in ("h", "i", "j"):
         do("alice", "hold", id=hold, payee="bob", tokens=5, exp=START + 60)
+    do("alice", "holds", holds=[["k", "bob", 5, START + 60], ["l", "carol", 5, START + 60]])
     do("bob", "void", holds=[["alice", "i"], ["alice", "gone"]])
     for allowance in ("a", "b"):
         do("alice", "open", id=allowance, payee="bob", tokens=50, exp=END)
@@ -127,6 +128,7 @@ STRANGE: list[dict[str, Any]] = [
     {"items": "x", "skipped": 5},
     {"items": [["nonsense", 5], [5], [], None], "skipped": [[], [5], None]},
     {"items": [["x", 5]] * 2_001},
+    {"holds": [["h", "bob", 5, 2_000_000_000, 1], ["h", "bob", "5", 1], [["h"], "bob", 5, 1]]},
     {"holds": 5, "allowances": None, "operations": [["a"]], "proposals": [[]], "credits": [5]},
     {"holds": [["a", "b", "c"]], "credits": ["\u0000", "a/b"], "operations": [["alice", "../x"]]},
     {"holds": [["alice", "h"]] * 1_001, "credits": ["x"] * 1_001},

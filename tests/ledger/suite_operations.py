@@ -89,6 +89,20 @@ class Operations(Suite):
         assert (record.state, record.charged) == ("captured", 13)
         assert now_of(domain.ledger.hold(PAYEE, hold)) is None
 
+    def test_many_holds_are_placed_at_once(self, domain: Domain) -> None:
+        """Each by itself; then they are captured, or given back, like any other."""
+        ids = [new_id() for _ in range(4)]
+        tokens = dict(zip(ids, (20, 2_000, 30, 5), strict=True))
+        items = [[hold, PAYEE, tokens[hold], domain.now + LIFE_S] for hold in ids]
+        placed = domain.do(PAYER, "holds", {"holds": items})
+        assert placed == {"placed": 3, "tokens": 55, "refused": {ids[1]: "insufficient_funds"}}
+        assert domain.balance(PAYER) == Balance(945, 0, 55, 0)
+        assert now_of(domain.ledger.hold(PAYER, ids[1])) is None
+        settled = settle(domain, (domain.contract(PAYER, PAYEE, jti=ids[0], tok=20), 13))
+        assert settled["tokens"] == 13
+        domain.do(PAYEE, "void", {"holds": [[PAYER, ids[2]]]})
+        assert domain.balance(PAYER) == Balance(945, 37, 5, 0)
+
     def test_a_hold_is_given_back(self, domain: Domain) -> None:
         """Void: the payee lets go, and all of it returns to the payer."""
         hold = place_hold(domain, 20)

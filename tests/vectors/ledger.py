@@ -214,6 +214,9 @@ def _endings(story: Story) -> None:
     story.tell("and the allowance", MALLORY, "expire", **ends)
     story.now = NOW + HOUR + 901
     story.tell("what nobody needs is forgotten", BOB, "forget", operations=[["bob", "settle-1"]], **ends)
+    holds = [["held-1", "bob", 2], ["held-2", "bob", 10**6], ["held-3", "bob", 1], ["held-4", "alice", 1]]
+    together = [[*hold, story.now + 600] for hold in holds]
+    story.tell("many holds, each judged by itself", ALICE, "holds", holds=together)
 
 
 def operations() -> dict[str, Any]:

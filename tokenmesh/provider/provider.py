@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from tokenmesh import journal as records
 from tokenmesh.config import Settings
 from tokenmesh.errors import JournalError, LedgerBusy, LedgerError
+from tokenmesh.identity import Reloading
 from tokenmesh.journal import ClaimResult, Journal, StoredResponse
 from tokenmesh.ledger.base import Ledger
 from tokenmesh.provider import checks
@@ -26,7 +27,7 @@ from tokenmesh.provider.call import offers as offers_for
 from tokenmesh.provider.checks import Fault, Funds
 from tokenmesh.provider.offers import Offer, offers_document
 from tokenmesh.provider.problems import CATALOGUE, Answer, Problem, Refused
-from tokenmesh.provider.receipts import EMPTY_DIGEST, Receipts, Reloading, replayed
+from tokenmesh.provider.receipts import EMPTY_DIGEST, Receipts, replayed
 from tokenmesh.provider.standing import Standing
 from tokenmesh.provider.terms import Request, Terms
 from tokenmesh.steps import Steps, wait

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal
 
+from tokenmesh.identity import Reloading
 from tokenmesh.journal import Claim, Ended, StoredResponse
 from tokenmesh.provider.problems import RECEIPT_HEADER, Answer, Answered, Problem, Refused, Replayed
 from tokenmesh_chaincode import documents
-from tokenmesh_chaincode.documents import Contract, Receipt, Signer
+from tokenmesh_chaincode.documents import Contract, Receipt
 
 EMPTY_DIGEST = documents.digest(b"")
 NO_RESPONSE_STATUS = 500
 """The status in the receipt of a contract that ended without a response, as one whose process was killed."""
-
-
-class Reloading(Signer, Protocol):
-    """A wallet: it signs, and takes up a rotated key when there is one."""
-
-    def reload(self) -> object: ...
 
 
 class Receipts:

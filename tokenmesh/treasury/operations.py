@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple, TypeVar
 
 from tokenmesh.errors import LedgerOutcomeUnknown
-from tokenmesh.identity import Wallet
+from tokenmesh.identity import Reloading
 from tokenmesh.ledger.base import Ledger
 from tokenmesh.steps import Steps, wait
 from tokenmesh_chaincode import documents
@@ -34,7 +34,7 @@ class Operations:
     """Has operations of ``wallet`` done by ``ledger``."""
 
     def __init__(
-        self, wallet: Wallet, ledger: Ledger, clock: Callable[[], float], ids: Callable[[], str]
+        self, wallet: Reloading, ledger: Ledger, clock: Callable[[], float], ids: Callable[[], str]
     ) -> None:
         self._wallet = wallet
         self._ledger = ledger

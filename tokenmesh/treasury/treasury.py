@@ -25,6 +25,7 @@ from tokenmesh.ledger.base import Ledger
 from tokenmesh.steps import Steps, wait
 from tokenmesh.treasury.allowances import Account, Ticket
 from tokenmesh.treasury.gauges import Gauges
+from tokenmesh.treasury.holds import HoldDesk
 from tokenmesh.treasury.operations import Operations, Unanswered, spawn
 from tokenmesh.treasury.shortage import INSUFFICIENT, Shortage, lacking, no_answer, refusal
 from tokenmesh_chaincode import documents
@@ -66,6 +67,7 @@ class Treasury:
         self._clock = clock
         self._ids = ids
         self._operations = Operations(wallet, ledger, clock, ids)
+        self._holds = HoldDesk(self._operations)
         self._lock = threading.Lock()
         self._accounts: OrderedDict[str, Account] = OrderedDict()
         self._policy: tuple[float, dict[str, Any]] | None = None
@@ -123,11 +125,11 @@ class Treasury:
         exp = int(self._clock() + ttl)
         arg = {"id": jti, "payee": payee, "tokens": tokens, "exp": exp}
         try:
-            outcome = yield from self._operations.perform("hold", arg)
+            outcome = yield from wait(self._holds.place(arg))
             if outcome.code == INSUFFICIENT:
                 spendable = yield from self._gather(tokens, tokens)
                 if spendable >= tokens:
-                    outcome = yield from self._operations.perform("hold", arg)
+                    outcome = yield from wait(self._holds.place(arg))
             if outcome.ok:
                 return self._gauges.held(Ticket(payee, tokens, HOLD, exp))
             hold = None

@@ -1,4 +1,4 @@
-"""Tokens set aside: hold, void; open, refill and close an allowance.
+"""Tokens set aside: hold, many holds at once, void; open, refill and close an allowance.
 
 Each hold and each allowance is a key of its own. ``grace_s`` is noted in it as policy has it now: a later
 change of policy does not move the time until which it can be settled.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from tokenmesh_chaincode.documents import is_name
-from tokenmesh_chaincode.limits import TOKENS_MAX, VOID_ITEMS_MAX
+from tokenmesh_chaincode.limits import HOLD_ITEMS_MAX, TOKENS_MAX, VOID_ITEMS_MAX
 from tokenmesh_chaincode.rules.arguments import (
     is_allowance_id,
     is_id,
@@ -40,15 +40,36 @@ def _check_terms(call: Call, tokens: int, exp: int, ttl_s_max: int) -> None:
 
 
 def _hold(call: Call, argument: Argument) -> Detail:
-    payee, tokens, exp = argument["payee"], argument["tokens"], argument["exp"]
-    key = f"hold/{call.name}/{argument['id']}"
+    balance = _place(call, argument["id"], argument["payee"], argument["tokens"], argument["exp"])
+    return {"existing": True} if balance is None else {"balance": balance}
+
+
+def _holds(call: Call, argument: Argument) -> Detail:
+    """Many holds of one payer, under one signature: each by itself, in their order."""
+    placed = together = 0
+    refused: dict[str, str] = {}
+    for hold_id, payee, tokens, exp in argument["holds"]:
+        try:
+            balance = _place(call, hold_id, payee, tokens, exp)
+        except Refusal as refusal:
+            # Nothing was written: whatever can be refused is looked at before.
+            refused[hold_id] = refusal.outcome.code
+            continue
+        placed += 1
+        together += 0 if balance is None else tokens
+    return {"placed": placed, "tokens": together, "refused": refused}
+
+
+def _place(call: Call, hold_id: str, payee: str, tokens: int, exp: int) -> int | None:
+    """Set tokens aside for one contract; the balance that is left, or None if they were set aside before."""
+    key = f"hold/{call.name}/{hold_id}"
     existing = call.state.get(key)
     if existing is not None:
         if (existing["payee"], existing["tokens"], existing["exp"]) != (payee, tokens, exp):
             raise Refusal("id_reused")
         if existing["state"] != "open":
             raise Refusal("hold_ended", state=existing["state"])
-        return {"existing": True}
+        return None
     _check_terms(call, tokens, exp, call.policy["hold_ttl_s_max"])
     check_payee(call, payee)
     balance = spend(call, tokens)
@@ -65,7 +86,7 @@ def _hold(call: Call, argument: Argument) -> Detail:
             "charged": 0,
         },
     )
-    return {"balance": balance}
+    return balance
 
 
 def _void(call: Call, argument: Argument) -> Detail:
@@ -162,6 +183,7 @@ _TERMS: Final = {"payee": is_name, "tokens": is_tokens, "exp": is_time}
 
 ACTS: Final = {
     "hold": Act(_hold, {"id": is_id, **_TERMS}),
+    "holds": Act(_holds, {"holds": list_of(tuple_of(is_id, is_name, is_tokens, is_time), HOLD_ITEMS_MAX)}),
     "void": Act(_void, {"holds": list_of(tuple_of(is_name, is_id), VOID_ITEMS_MAX)}, when_frozen=True),
     "open": Act(_open, {"id": is_allowance_id, **_TERMS}),
     "refill": Act(_refill, {"id": is_allowance_id, "tokens": is_tokens}),

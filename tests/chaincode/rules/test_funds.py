@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from support.economy import START, Economy
-from tokenmesh_chaincode.limits import VOID_ITEMS_MAX
+from tokenmesh_chaincode.limits import HOLD_ITEMS_MAX, VOID_ITEMS_MAX
 
 
 def test_a_hold_sets_tokens_aside() -> None:
@@ -25,6 +25,52 @@ def test_a_hold_sets_tokens_aside() -> None:
         "charged": 0,
     }
     assert economy.accounted() == economy.supply()
+
+
+def test_many_holds_are_what_as_many_operations_would_be() -> None:
+    """Each is judged by itself, in the order they stand; what is refused leaves the others alone."""
+    exp = START + 60
+    items = [
+        ["a", "bob", 30, exp],
+        ["b", "bob", 80, exp],
+        ["c", "nobody", 1, exp],
+        ["a", "bob", 30, exp],
+        ["d", "alice", 1, exp],
+        ["e", "bob", 1, START],
+        ["f", "bob", 70, exp],
+        ["a", "bob", 31, exp],
+        ["g", "bob", 1, exp],
+    ]
+    one, many = Economy(tokens=100), Economy(tokens=100)
+    outcomes = {}
+    for hold_id, payee, tokens, until in items:
+        outcome = one.submit("alice", "hold", id=hold_id, payee=payee, tokens=tokens, exp=until)
+        outcomes.setdefault(outcome.code, []).append(hold_id)
+    assert outcomes == {
+        "ok": ["a", "a", "f"],
+        "insufficient_funds": ["b", "g"],
+        "unknown_wallet": ["c"],
+        "bad_argument": ["d"],
+        "bad_expiry": ["e"],
+        "id_reused": ["a"],
+    }
+    refused = {hold: code for code, holds in outcomes.items() if code != "ok" for hold in holds}
+    detail = many.submit("alice", "holds", holds=items).detail
+    assert detail == {"placed": 3, "tokens": 100, "refused": refused}
+    assert dict(many.state.items("hold/")) == dict(one.state.items("hold/"))
+    assert many.balance("alice") == one.balance("alice") == 0
+    assert many.accounted() == many.supply()
+
+
+def test_many_holds_of_a_frozen_wallet_or_without_their_form_are_refused_as_one() -> None:
+    economy = Economy(tokens=100)
+    good = ["a", "bob", 1, START + 60]
+    for bad in (["a", "bob", 0, START + 60], ["a", "bob", 1], ["a/b", "bob", 1, START + 60], "a"):
+        assert economy.submit("alice", "holds", holds=[good, bad]).code == "bad_argument"
+    assert economy.submit("alice", "holds", holds=[good] * (HOLD_ITEMS_MAX + 1)).code == "bad_argument"
+    economy.submit("root", "freeze", name="alice")
+    assert economy.submit("alice", "holds", holds=[good]).code == "frozen"
+    assert dict(economy.state.items("hold/")) == {}
 
 
 def test_an_allowance_sets_tokens_aside() -> None:

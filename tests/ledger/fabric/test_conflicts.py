@@ -54,6 +54,7 @@ def everything() -> Recorded:
     all_.do("bob", "burn", tokens=5)
     for name in ("h1", "h2", "h3"):
         all_.do("alice", "hold", id=name, payee="bob", tokens=5, exp=exp)
+    all_.do("alice", "holds", holds=[["h4", "bob", 5, exp], ["h5", "bob", 5, exp]])
     for name in ("allowance-1", "allowance-2", "allowance-3"):
         all_.do("alice", "open", id=name, payee="bob", tokens=50, exp=exp)
     all_.do("alice", "refill", id="allowance-1", tokens=5)
@@ -62,7 +63,7 @@ def everything() -> Recorded:
     all_.do("bob", "settle", items=[[by_hold, 5], [by_allowance, 5]])
     by_other = all_.contract(via="allowance-2", lane="l", seq=0)
     all_.do("bob", "settle", items=[[by_other, 5]], skipped=[["allowance-3", "l", 0]])
-    all_.do("bob", "void", holds=[["alice", "h2"]])
+    all_.do("bob", "void", holds=[["alice", "h2"], ["alice", "h4"]])
     all_.do("alice", "close", id="allowance-1")
     all_.do("alice", "update", name="alice", url="http://127.0.0.1:1")
     all_.do("root", "freeze", name="alice")
@@ -167,5 +168,5 @@ def test_arguments_of_any_shape_are_read_without_an_error():
         {"holds": {}, "operations": [5, None, [1, 2, 3]], "allowances": 7, "proposals": "x"},
         {"id": {"a": []}},
     ):
-        for act in ("settle", "void", "expire", "forget", "hold", "open", "nothing"):
+        for act in ("settle", "void", "expire", "forget", "hold", "holds", "open", "nothing"):
             assert conflict_keys(economy.operation("alice", act, _arg=argument, signer=wallet("alice")))

@@ -66,6 +66,13 @@ def _hold(issuer: Any, arg: Claims) -> Iterator[str]:
     yield from (f"balance/{issuer}", f"hold/{issuer}/{arg.get('id')}")
 
 
+def _holds(issuer: Any, arg: Claims) -> Iterator[str]:
+    yield f"balance/{issuer}"
+    for item in _list(arg, "holds"):
+        if isinstance(item, list) and item:
+            yield f"hold/{issuer}/{item[0]}"
+
+
 def _allowance(issuer: Any, arg: Claims) -> Iterator[str]:
     yield from (f"balance/{issuer}", f"allowance/{arg.get('id')}")
 
@@ -111,6 +118,7 @@ def _list(arg: Claims, field: str) -> list[Any]:
 
 _KEYS: dict[str, Callable[[Any, Claims], Iterator[str]]] = {
     "hold": _hold,
+    "holds": _holds,
     "open": _allowance,
     "refill": _allowance,
     "close": _allowance,
