@@ -19,6 +19,7 @@ from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import Getter, TextMapPropagator
 from opentelemetry.trace import ProxyTracerProvider, Tracer, TracerProvider
 
+from tokenmesh.telemetry.environment import disabled
 from tokenmesh.telemetry.names import SCOPE
 
 ASK_AGAIN_S = 0.1
@@ -39,7 +40,7 @@ class _Switch:
 
     def __init__(self) -> None:
         self.tracer: Tracer | None = None
-        self.off = False
+        self.off = disabled()
         self.ask_at = float("-inf")
         self.ids_in_logs = 0
 
