@@ -21,6 +21,7 @@ from opentelemetry.trace import ProxyTracerProvider, Tracer, TracerProvider
 
 from tokenmesh.telemetry.environment import disabled
 from tokenmesh.telemetry.names import SCOPE
+from tokenmesh_chaincode.documents import Contract
 
 ASK_AGAIN_S = 0.1
 """As long as there is no SDK, it is asked for so seldom: OpenTelemetry reads the environment each time."""
@@ -32,7 +33,7 @@ class Paid(Protocol):
     """Something under way that is paid for by a contract."""
 
     @property
-    def contract_id(self) -> str: ...
+    def contract(self) -> Contract | None: ...
 
 
 class _Switch:
