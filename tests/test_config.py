@@ -71,6 +71,9 @@ def test_service_urls_come_by_name() -> None:
         ("TOKENMESH_UNSETTLED_MAX", "1.5", "whole number"),
         ("TOKENMESH_UNSETTLED_MAX", "0", "TOKENMESH_UNSETTLED_MAX.*from 1 to"),
         ("TOKENMESH_ON_CRASH", "ignore", "one of refuse, rerun"),
+        ("TOKENMESH_TRACE_URL", "http://jaeger/trace/", "TOKENMESH_TRACE_URL.*with {trace_id} in it"),
+        ("TOKENMESH_TRACE_URL", "javascript:{trace_id}", "TOKENMESH_TRACE_URL.*http://"),
+        ("TOKENMESH_TRACE_URL", "http://jaeger/{trace_id}\x1b]8;;", "TOKENMESH_TRACE_URL.*x1b"),
         ("TOKENMESH_LEDGER_SYNCHRONOUS", "OFF", "one of FULL, NORMAL"),
     ],
 )
@@ -134,6 +137,7 @@ def test_every_setting_is_read_from_the_environment(name: str) -> None:
         "journal": "sqlite:////j",
         "urls": "http://x",
         "domains": '{"b-*": "sqlite:////b"}',
+        "trace_url": "http://jaeger/trace/{trace_id}",
     }
     text = samples.get(name) or str(item.default)
     changed = Settings.from_environment({variables()[name]: text})

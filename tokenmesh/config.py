@@ -25,6 +25,8 @@ PREFIX = "TOKENMESH_"
 URL_PREFIX = "TOKENMESH_URL_"
 OTHER_VARIABLES = frozenset({"TOKENMESH_PASSPHRASE"})
 """Read elsewhere: a passphrase is no setting, so that no listing of the settings shows it."""
+TRACE_ID = "{trace_id}"
+"""What stands for the trace's id in ``trace_url``."""
 _KUBERNETES = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)$")
 """What Kubernetes puts into every pod's environment for a Service whose name begins with ``tokenmesh``."""
 
@@ -49,6 +51,7 @@ class Settings:
     before the ``url`` that the service's wallet has on the ledger.
     ``domains``: which services are paid on another ledger than ``ledger``: a mapping (in the variable a JSON
     object) from a pattern of their names to that ledger's url; the first that fits decides.
+    ``trace_url``: where a trace is to be seen, with ``{trace_id}`` in it, as the command line links to it.
 
     Contracts and what pays for them (payer):
 
@@ -117,6 +120,7 @@ class Settings:
     journal: str = ""
     urls: Mapping[str, str] = field(default_factory=dict)
     domains: Mapping[str, Place] = field(default_factory=dict)
+    trace_url: str = ""
 
     contract_ttl_s: float = _limit(60, 1, 86_400)
     clock_skew_s: float = _limit(5, 0, 300)
@@ -175,6 +179,7 @@ class Settings:
             if not url.startswith(("http://", "https://")):
                 raise ConfigError(f"the url of {name} is {url!r}: it must begin with http:// or https://")
         object.__setattr__(self, "domains", read_domains(self.domains, self.ledger))
+        _check_trace_url(self.trace_url)
         for item in dataclasses.fields(self):
             _check(item, getattr(self, item.name))
 
@@ -273,6 +278,17 @@ def _check(item: dataclasses.Field[Any], value: Any) -> None:
     low, high = item.metadata["minimum"], item.metadata["maximum"]
     if not low <= value <= high:  # false for NaN too
         raise ConfigError(f"{item.name} ({variable}) is {value:g}: it must be from {low:g} to {high:g}")
+
+
+def _check_trace_url(template: str) -> None:
+    if not template:
+        return
+    good = template.startswith(("http://", "https://")) and template.isprintable() and " " not in template
+    if not good or TRACE_ID not in template:
+        raise ConfigError(
+            f"trace_url (TOKENMESH_TRACE_URL, --trace-url) is {template!a}: it must be an http:// or "
+            f"https:// URL with {TRACE_ID} in it, as http://localhost:16686/trace/{TRACE_ID}"
+        )
 
 
 def _unknown(variable: str) -> str:

@@ -6,7 +6,6 @@ its domains anew in the child.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from tokenmesh.ledger import Ledger, open_ledger
 from tokenmesh.places import Place, journal_beside, without_secrets
 from tokenmesh.provider import Provider
 from tokenmesh.settlement import Settlement
+from tokenmesh.telemetry import log
 from tokenmesh.treasury import Treasury
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ T = TypeVar("T")
 AGAIN_S = 1.0
 """How soon after it could not be opened a domain is tried again, if there is traffic."""
 
-_log = logging.getLogger(__name__)
+_log = log("tokenmesh.domain")
 
 
 class Parts:

@@ -52,7 +52,7 @@ RELOAD_INTERVAL_S = 1.0
 
 # Narrower than what the rules take: a name is a host's name too, and TOKENMESH_URL_NAME must lead to it.
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("tokenmesh.identity")
 
 
 def check_name(name: str) -> str:
@@ -276,7 +276,8 @@ class Wallet:
             self._stamp = stamp
             self._identity = _read_as(self.name, self.path, self._passphrase)
         except IdentityError as error:
-            _log.warning("wallet %s goes on with the identity it has: %s", self.name, error)
+            known = {"wallet": self.name}
+            _log.warning("wallet %s goes on with the identity it has: %s", self.name, error, extra=known)
             return False
         finally:
             self._reload_lock.release()

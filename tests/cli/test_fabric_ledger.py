@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from support.cli import Cli
+from support.settled import PAYEE, PAYER, TP, TRACE, settle
 from tokenmesh.cli.rules import deploy_rules
 from tokenmesh.fabric.network import Network, available
 from tokenmesh.identity import Wallet
@@ -104,6 +105,25 @@ def test_what_reads_and_what_governs_works_as_on_any_ledger(cli: FabricCli) -> N
     assert told["supply"]["conserved"]
     assert {one["name"] for one in cli.json("wallet", "list")} >= {"governance", "shop"}
     assert "no settlement carries" in cli.refused("contract", "show", "A" * 22)
+
+
+def test_a_settled_contract_leads_to_its_trace(cli: FabricCli) -> None:
+    """From Fabric's transaction, though its document is not in the listing, and from the contract."""
+    cli("wallet", "create", PAYER, "--tokens", "300")
+    cli("wallet", "create", PAYEE)
+    ids = settle(cli.home, cli.url, 15, tps=[TP] * 12)
+    template = "http://localhost:16686/trace/{trace_id}"
+    (newest,) = cli.json("history", "--limit", "1", "--trace-url", template)
+    (settlement,) = newest["operations"]
+    assert settlement["arg"] is None
+    link = f"http://localhost:16686/trace/{TRACE}"
+    assert [(one["id"], one["trace_url"]) for one in settlement["contracts"]] == [(jti, link) for jti in ids]
+    assert cli("history", "--limit", "1", "--trace-url", template).count(link) == 12
+    (shown,) = cli.json("contract", "show", ids[0], "--trace-url", template)
+    assert (shown["trace"], shown["trace_url"], shown["tx_id"]) == (TRACE, link, newest["tx_id"])
+    shown_text = cli("contract", "show", ids[0], "--trace-url", template)
+    assert link in shown_text
+    assert newest["tx_id"] in shown_text
 
 
 def test_init_again_changes_nothing_and_another_home_is_refused(cli: FabricCli, tmp_path: Path) -> None:

@@ -5,17 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from support import settled
 from support.cli import Cli
-from tokenmesh.cli.desk import Desk
-from tokenmesh.identity import Wallet
-from tokenmesh.ledger import open_ledger
-from tokenmesh_chaincode.documents import Contract, Operation, conceal, digest, new_id, new_salt, sign
 
 READING = (
     ["wallet", "list"],
@@ -91,40 +87,7 @@ def test_history_says_what_was_refused_and_why(cli: Cli) -> None:
 
 
 def settle(cli: Cli, *, charged: int, private: bool = False) -> str:
-    """A contract for 20 tokens by hold, from service-a to service-b, settled for ``charged``; its id."""
-    payer, payee = (Wallet.load(cli.home, name) for name in ("service-a", "service-b"))
-    now = int(time.time())
-    jti = new_id()
-    with open_ledger(f"sqlite:///{cli.ledger}", payer) as ledger:
-        desk = Desk(ledger, payer, time.time)
-        desk.gather(20)
-        desk.do("hold", {"id": jti, "payee": "service-b", "tokens": 20, "exp": now + 60})
-        contract = Contract(
-            dom=ledger.domain,
-            iss="service-a",
-            aud="service-b",
-            op="GET /quote/{symbol}",
-            htm="GET",
-            htu="/quote/ACME",
-            dig=digest(b""),
-            tok=20,
-            jti=jti,
-            iat=now,
-            exp=now + 30,
-            via="hold",
-            lane=None,
-            seq=None,
-            tp="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-        )
-    disclosures: dict[str, str] = {}
-    if private:
-        contract, disclosure = conceal(contract, new_salt())
-        disclosures[contract.sd or ""] = disclosure
-    items = {"items": [[sign(contract, payer), charged]], "skipped": []}
-    with open_ledger(f"sqlite:///{cli.ledger}", payee) as ledger:
-        settlement = Operation(ledger.domain, "service-b", new_id(), now, now + 60, "settle", items)
-        (result,) = ledger.submit([sign(settlement, payee)], disclosures=disclosures).result(60)
-        assert result.outcome.ok
+    (jti,) = settled.settle(cli.home, f"sqlite:///{cli.ledger}", charged, private=private)
     return jti
 
 

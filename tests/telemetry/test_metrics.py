@@ -15,6 +15,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from support.market import PAYEE, PAYER, Market, Seller
+from support.serving import Cut, serve_wsgi
 from support.spans import watched
 from tokenmesh.decorators import priced
 from tokenmesh.errors import OfferTooHigh
@@ -180,6 +181,39 @@ def test_gauges_show_what_is_open(market: Market, measured: Measured) -> None:
     kind = (("tokenmesh.ledger.kind", "embedded"),)
     assert measured.values("tokenmesh.ledger.waiting")[kind] == 0
     assert measured.values("tokenmesh.ledger.waiting_limit")[kind] > 0
+
+
+def test_a_hold_is_open_as_long_as_its_call(market: Market, measured: Measured) -> None:
+    """Counted while the handler runs, and gone with the receipt."""
+    seen: list[Any] = []
+    app = flask.Flask("quotes")
+
+    @app.get("/held")
+    @priced(tokens=5, mesh=market.seller(), via="hold")
+    def held() -> str:
+        seen.append(measured.values("tokenmesh.hold.open"))
+        return "held"
+
+    transport = httpx.WSGITransport(app=app)
+    with market.payer(urls={PAYEE: "http://quotes"}).client(PAYEE, transport=transport) as client:
+        assert client.get("/held").status_code == 200
+    assert seen == [{about(payee=PAYEE, domain=market.domain.ledger.domain[:16]): 1}]
+    assert measured.values("tokenmesh.hold.open") == {}
+
+
+def test_retries_and_replays_are_counted(market: Market, measured: Measured) -> None:
+    """A response that is lost: another try of the payer's, and an answer out of the journal."""
+    cut = Cut()
+    with (
+        serve_wsgi(application(market.seller()), cut) as url,
+        market.payer(urls={PAYEE: url}).client(PAYEE) as client,
+    ):
+        cut.next()
+        assert client.get("/ok/a").status_code == 200
+    retries = measured.values("tokenmesh.call.retries")
+    assert retries == {(("error.type", "OutcomeUnknown"), *about(payee=PAYEE)): 1}
+    assert measured.values("tokenmesh.contract.replays") == {about(operation="GET /ok/{symbol}"): 1}
+    assert list(measured.values("tokenmesh.call.duration").values()) == [1]
 
 
 def test_the_build_is_named(measured: Measured) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import flask
 import httpx
 import pytest
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits
 from opentelemetry.trace import StatusCode
 
 from support.market import PAYEE, PAYER, Market
@@ -18,7 +18,8 @@ from support.wallets import Clock
 from tokenmesh.decorators import priced
 from tokenmesh.errors import LedgerUnavailable
 from tokenmesh.telemetry import switch
-from tokenmesh.telemetry.settlements import CONTRACTS_A_SPAN
+from tokenmesh.telemetry.settlements import CONTRACTS_A_SPAN, Settled, SettleWatch
+from tokenmesh_chaincode.limits import SETTLE_ITEMS_MAX
 
 
 @pytest.fixture
@@ -144,3 +145,43 @@ def test_payers_without_traces(tmp_path: Path, spans: Spans) -> None:
     (jti,) = attributes(settle)["tokenmesh.contract.id"]
     assert market.domain.ledger.contract(jti).result()[0].tx_id == attributes(settle)["tokenmesh.tx.id"]
     market.close()
+
+
+@pytest.fixture
+def signed(tmp_path: Path) -> Iterator[list[Settled]]:
+    """As many contracts as one settlement may carry, each of a call in a trace of its own."""
+    market = Market(tmp_path)
+    contracts = []
+    for number in range(1, SETTLE_ITEMS_MAX + 1):
+        tp = f"00-{number:032x}-{number:016x}-01"
+        text = market.domain.contract(PAYER, PAYEE, jti=f"contract-{number}", tp=tp)
+        contracts.append(Settled(PAYER, f"contract-{number}", text, 1))
+    yield contracts
+    market.close()
+
+
+def test_the_largest_settlement_leads_to_each_of_its_contracts(signed: list[Settled], spans: Spans) -> None:
+    """By a link, by an event and by attribute, within what an SDK keeps of a span."""
+    watch = SettleWatch.begin(PAYEE, "domain", "settle", signed)
+    assert watch is not None
+    watch.end("the-tx", {}, None)
+    whole, *parts = settled(spans)
+    assert attributes(whole)["tokenmesh.tokens"] == len(parts) * CONTRACTS_A_SPAN == len(signed)
+    links = [link.context.trace_id for part in parts for link in part.links]
+    assert sorted(links) == list(range(1, len(signed) + 1))
+    ids = [jti for part in parts for jti in attributes(part)["tokenmesh.contract.id"]]
+    assert ids == [one.jti for one in signed]
+    assert {attributes(one)["tokenmesh.tx.id"] for one in (whole, *parts)} == {"the-tx"}
+    for one in (whole, *parts):
+        assert one.dropped_links == one.dropped_events == one.dropped_attributes == 0
+
+
+def test_where_an_sdk_keeps_less_the_attribute_still_names_them_all(signed: list[Settled]) -> None:
+    """Links and events may be few by configuration; an attribute's values are not counted."""
+    with watched(span_limits=SpanLimits(max_links=4, max_events=4)) as spans:
+        watch = SettleWatch.begin(PAYEE, "domain", "settle", signed[:100])
+        assert watch is not None
+        watch.end("the-tx", {}, None)
+    (settle,) = settled(spans)
+    assert (len(settle.links), settle.dropped_links) == (4, 96)
+    assert len(attributes(settle)["tokenmesh.contract.id"]) == 100

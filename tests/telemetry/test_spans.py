@@ -4,6 +4,7 @@ instrumentations."""
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from fastapi.responses import StreamingResponse
 from opentelemetry import baggage, context, trace
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import StatusCode
 
 from support.market import PAYEE, PAYER, Market, Payer, Seller
 from support.serving import Cut, serve_asgi, serve_wsgi
@@ -167,16 +168,25 @@ def test_stock_instrumentations_keep_their_spans(
         assert path == [CALL, *served, FULFIL, "work INTERNAL"]
     else:
         assert path == [CALL, "GET CLIENT", *served, FULFIL, "work INTERNAL"]
-    trace_id = spans.one("work").context.trace_id
-    kinds = [one.kind for one in spans.all() if one.context.trace_id == trace_id]
-    assert kinds.count(SpanKind.SERVER) == 2, "the offers, and the request"
+    names = Counter(one.name for one in spans.all() if not one.name.endswith((" send", " receive")))
+    assert names == Counter(
+        {
+            "tokenmesh call": 1,
+            "GET": {"requests": 1, "httpx2": 0}.get(client, 2),
+            "GET /.well-known/tokenmesh/offers": 1,
+            "GET /ok": 1,
+            "tokenmesh fulfil": 1,
+            "work": 1,
+        }
+    ), "the offers, and the request, and each once"
 
 
+@pytest.mark.parametrize("stock", [False, True], ids=["alone", "stock"])
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 @pytest.mark.parametrize("path", ["/ok", "/async"])
-def test_baggage_arrives(market: Market, spans: Spans, framework: str, path: str) -> None:
-    """In the handler, with no instrumentation of the server."""
-    with world(market, spans, framework) as (payer, _), payer.client(PAYEE) as client:
+def test_baggage_arrives(market: Market, spans: Spans, framework: str, path: str, stock: bool) -> None:
+    """In the handler, whether or not anybody has instrumented client and server."""
+    with world(market, spans, framework, stock=stock) as (payer, _), payer.client(PAYEE) as client:
         token = context.attach(baggage.set_baggage("user", "ada"))
         try:
             assert client.get(path).json() == {"user": "ada"}
@@ -195,6 +205,25 @@ def test_what_is_not_sampled_stays_so(market: Market, framework: str) -> None:
     tp = parse_contract(item.contract).body.tp
     assert tp is not None
     assert int(tp[-2:], 16) & 1 == 0, "the sampled bit"
+
+
+@pytest.mark.parametrize("stock", [False, True], ids=["alone", "stock"])
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_parent_that_is_not_sampled_has_no_children(
+    market: Market, spans: Spans, framework: str, stock: bool
+) -> None:
+    """Though both sides' samplers would take any call of its own; the contract says so to the ledger."""
+    parent = trace.SpanContext(0xABC, 0xDEF, is_remote=True, trace_flags=trace.TraceFlags(0))
+    with (
+        world(market, spans, framework, stock=stock) as (payer, seller),
+        trace.use_span(trace.NonRecordingSpan(parent)),
+    ):
+        assert get("httpx", payer, "/ok").status_code == 200
+    assert spans.all() == []
+    (item,) = seller.journal.take_batch(10, market.clock()).items  # type: ignore[union-attr]
+    tp = parse_contract(item.contract).body.tp or ""
+    assert tp.startswith(f"00-{0xABC:032x}-")
+    assert tp.endswith("-00")
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

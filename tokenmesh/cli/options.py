@@ -44,7 +44,8 @@ as_governor = click.option(
 )
 
 
-def _give(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+def give(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    """The callback of an option that is a setting."""
     ctx.find_root().ensure_object(Session).give(str(param.name), value)
 
 
@@ -55,14 +56,14 @@ def _everywhere() -> list[click.Parameter]:
             ["--home"],
             type=click.Path(file_okay=False, path_type=Path),
             expose_value=False,
-            callback=_give,
+            callback=give,
             help="The directory with the keys. [TOKENMESH_HOME; default: .tokenmesh]",
         ),
         click.Option(
             ["--ledger"],
             metavar="URL",
             expose_value=False,
-            callback=_give,
+            callback=give,
             help="The ledger. [TOKENMESH_LEDGER; default: sqlite:///HOME/ledger.db]",
         ),
     ]

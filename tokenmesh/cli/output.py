@@ -17,11 +17,18 @@ import click
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
 PIPED_WIDTH = 100_000
 """Wide enough that nothing is cut or wrapped when another program reads."""
+
+
+class Link(str):
+    """A URL, which a terminal that knows how makes one to click on."""
+
+    __slots__ = ()
 
 
 def print_json(value: Any) -> None:
@@ -133,6 +140,8 @@ def _cell(value: object, piped: bool) -> Text:
         return Text("yes" if value else "no")
     if isinstance(value, int):
         return Text(str(value) if piped else f"{value:,}")
+    if isinstance(value, Link) and not piped:
+        return Text(value, Style(link=value))
     return Text(printable(str(value)).replace("\n", " "))
 
 

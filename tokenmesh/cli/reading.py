@@ -10,6 +10,7 @@ from tokenmesh.cli.desk import Fault, answer
 from tokenmesh.cli.options import MeshGroup, as_json, pass_session, wallet_name
 from tokenmesh.cli.output import brief, moment, print_facts, print_json, print_table, short
 from tokenmesh.cli.session import Session
+from tokenmesh.cli.traces import Carried, carried, print_links, trace_facts, trace_fields, trace_of, trace_url
 from tokenmesh.cli.wallets import known_wallet
 from tokenmesh.ledger.base import HISTORY_LIMIT_MAX, ContractRecord, Recorded, Transaction
 from tokenmesh_chaincode.documents import DocumentError, disclose, parse_contract, parse_operation
@@ -66,16 +67,21 @@ def _described(balance: dict[str, int]) -> list[tuple[str, object]]:
     metavar="NUMBER",
     help="Oldest first, from the transaction after this one on; without it, newest first.",
 )
+@trace_url
 @as_json
 @pass_session
 def history(session: Session, wallet: str | None, limit: int, after: int | None, as_json: bool) -> None:
     """Transactions of the ledger and the operations in them."""
+    template = session.settings.trace_url
     with session.reading() as ledger:
         found = answer(
             ledger.transactions(after=after or 0, limit=limit, wallet=wallet, newest_first=after is None)
         )
+        settled = [carried(ledger, one) if template else {} for one in found]
     if as_json:
-        print_json([_transaction(one) for one in found])
+        print_json(
+            [_transaction(one, contracts, template) for one, contracts in zip(found, settled, strict=True)]
+        )
         return
     print_table(
         ["no", "time", "by", "operation", "outcome", "transaction"],
@@ -87,6 +93,8 @@ def history(session: Session, wallet: str | None, limit: int, after: int | None,
         empty="There are no transactions.",
         folding=["operation"],
     )
+    if template:
+        print_links(list(zip(found, settled, strict=True)), template)
 
 
 @click.group(cls=MeshGroup)
@@ -96,10 +104,12 @@ def contract() -> None:
 
 @contract.command("show")
 @click.argument("contract_id", metavar="ID")
+@trace_url
 @as_json
 @pass_session
 def show(session: Session, contract_id: str, as_json: bool) -> None:
-    """A contract by its id: what it says, what was charged, and in which transactions."""
+    """A contract by its id: what it says, what was charged, in which transactions, and its trace."""
+    template = session.settings.trace_url
     with session.reading() as ledger:
         found = answer(ledger.contract(contract_id))
     if not found:
@@ -108,7 +118,7 @@ def show(session: Session, contract_id: str, as_json: bool) -> None:
             "(then the payee's receipt at /.well-known/tokenmesh/receipts/ID says so)"
         )
     if as_json:
-        print_json([{**one._asdict(), "claims": _claims(one)} for one in found])
+        print_json([_appearance(one, template) for one in found])
         return
     for one in found:
         facts: list[tuple[str, object]] = [
@@ -129,9 +139,15 @@ def show(session: Session, contract_id: str, as_json: bool) -> None:
                 ("paid via", claims["via"]),
                 ("made", moment(claims["iat"])),
                 ("expires", moment(claims["exp"])),
-                ("trace", claims["tp"]),
+                *trace_facts(trace_of(claims["tp"]), template),
             ]
         print_facts(facts)
+
+
+def _appearance(record: ContractRecord, template: str) -> dict[str, Any]:
+    claims = _claims(record)
+    trace = None if claims is None else trace_of(claims["tp"])
+    return {**record._asdict(), "claims": claims, **trace_fields(trace, template)}
 
 
 def _claims(record: ContractRecord) -> dict[str, Any] | None:
@@ -146,7 +162,8 @@ def _claims(record: ContractRecord) -> dict[str, Any] | None:
     return {name: None if value == "" else value for name, value in body._asdict().items()}
 
 
-def _transaction(one: Transaction) -> dict[str, Any]:
+def _transaction(one: Transaction, settled: dict[int, list[Carried]], template: str) -> dict[str, Any]:
+    """``settled``: what its settlements carry, by their places, if links are asked for."""
     return {
         "number": one.number,
         "tx_id": one.tx_id,
@@ -160,10 +177,15 @@ def _transaction(one: Transaction) -> dict[str, Any]:
                 "arg": _argument(each),
                 "bytes": each.bytes,
                 "outcome": {"ok": each.outcome.ok, "code": each.outcome.code, "detail": each.outcome.detail},
+                **_links(settled.get(place), template),
             }
-            for each in one.operations
+            for place, each in enumerate(one.operations)
         ],
     }
+
+
+def _links(contracts: list[Carried] | None, template: str) -> dict[str, Any]:
+    return {} if contracts is None else {"contracts": [one.described(template) for one in contracts]}
 
 
 def _argument(operation: Recorded) -> dict[str, Any] | None:

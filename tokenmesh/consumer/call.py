@@ -41,7 +41,7 @@ from tokenmesh.errors import (
 )
 from tokenmesh.retry import IDEMPOTENT, Tries
 from tokenmesh.steps import Sleep, Steps
-from tokenmesh.telemetry import CallWatch, traceparent
+from tokenmesh.telemetry import CallWatch, about, log, traceparent
 from tokenmesh.treasury import Ticket
 from tokenmesh_chaincode import documents
 from tokenmesh_chaincode.documents import Contract, Receipt
@@ -54,6 +54,9 @@ RESIGNS_MAX = 8
 """How often one call answers a refusal with a contract that differs in what was wrong."""
 GENERATIONS_MAX = 16
 """How often a call begins anew, with a new contract id, after the last one ended void."""
+
+
+_log = log("tokenmesh.consumer")
 
 
 class Call:
@@ -123,6 +126,8 @@ class Call:
                     yield Sleep(wait)
 
     def _note_again(self, number: int, error: CallError | None, response: InResponse | None) -> None:
+        known = about(contract_id=self.jti, payer=self.consumer.payer, payee=self.service)
+        _log.info("%s is asked again: %s", self.service, why(error, response), extra=known)
         if self.watch is not None:
             self.watch.again(number, why(error, response), None if response is None else response.status)
 

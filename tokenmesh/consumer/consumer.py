@@ -6,7 +6,6 @@ Besides futures and sleeps, a call yields ``Send``, ``Ask`` and ``ReadBody``, wh
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 import time
@@ -33,7 +32,7 @@ from tokenmesh.ledger.base import Ledger
 from tokenmesh.places import without_secrets
 from tokenmesh.retry import FullJitter, Policy, Tries, stop_by_default
 from tokenmesh.steps import Steps, wait
-from tokenmesh.telemetry import CallWatch
+from tokenmesh.telemetry import CallWatch, about, log
 from tokenmesh.treasury import Treasury
 from tokenmesh_chaincode import documents
 from tokenmesh_chaincode.documents import Contract
@@ -41,7 +40,7 @@ from tokenmesh_chaincode.documents import Contract
 OFFERS_AGAIN_S = 5.0
 """How soon a service's offers are asked for again after that gave nothing."""
 
-_log = logging.getLogger(__name__)
+_log = log("tokenmesh.consumer")
 
 
 class Consumer:
@@ -227,7 +226,11 @@ class Consumer:
                     shelf.read_at = now - self.settings.offers_cache_s + OFFERS_AGAIN_S
                 return shelf.offers
         except ValueError as error:
-            _log.warning("the offers of %s at %s make no sense: %s", call.service, call.options.url, error)
+            _log.warning(
+                "the offers of %s at %s make no sense: %s",
+                *(call.service, call.options.url, error),
+                extra=about(payer=self.payer, payee=call.service),
+            )
         if response.status == 404:
             shelf.offers, shelf.read_at = NO_OFFERS, now
             return shelf.offers

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import threading
 from abc import ABC, abstractmethod
 from base64 import b64encode
@@ -22,11 +21,12 @@ from tokenmesh.journal import StoredResponse
 from tokenmesh.provider import Answer, Answered, AnyProvider, Exchange, Offer, Problem, Refused
 from tokenmesh.provider.problems import Headers
 from tokenmesh.steps import Steps
+from tokenmesh.telemetry import log
 
 OFFERS_PATH = "/.well-known/tokenmesh/offers"
 RECEIPTS_PATH = "/.well-known/tokenmesh/receipts/"
 
-_log = logging.getLogger(__name__)
+_log = log("tokenmesh.frameworks")
 
 
 class Framework(ABC):

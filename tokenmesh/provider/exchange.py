@@ -18,6 +18,7 @@ from tokenmesh.journal import StoredResponse
 from tokenmesh.provider.call import Call
 from tokenmesh.provider.domains import AnyProvider
 from tokenmesh.provider.problems import Answer, Answered, Refused
+from tokenmesh.provider.saying import say_refused, say_void
 from tokenmesh.provider.terms import Request, Terms
 from tokenmesh.steps import Steps
 from tokenmesh.telemetry import FulfilWatch
@@ -149,9 +150,11 @@ class Exchange:
         return answered
 
     def _answered(self, answered: Answered) -> None:
+        code = answered.problem.code if isinstance(answered, Refused) else None
+        if code is not None:
+            say_refused(self.request.operation, code, self._checked)
         watch, self.watch = self.watch, None
         if watch is not None:
-            code = answered.problem.code if isinstance(answered, Refused) else None
             contract = None if self._checked is None else self._checked.contract
             watch.answered(contract, code, failed=answered.answer.status >= 500)
 
@@ -196,6 +199,7 @@ class Exchange:
             self._reason = self._failure(response, native)
         self.ended = True
         if self._reason:
+            say_void(self.request.operation, self._reason, call)
             receipt = yield from call.provider.void(call, self._reason, response)
             self._show("void", 0, response)
             return receipt
@@ -212,6 +216,7 @@ class Exchange:
         call = self.call
         if call is not None and not self.ended:
             self.ended = True
+            say_void(self.request.operation, self._reason or reason, call)
             yield from call.provider.void(call, self._reason or reason, response)
             self._show("void", 0, CRASHED if self._error else None)
 

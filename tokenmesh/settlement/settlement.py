@@ -11,7 +11,6 @@ repeats it. Every wait in it keeps the journal's lease alive.
 
 from __future__ import annotations
 
-import logging
 import secrets
 import threading
 import time
@@ -33,6 +32,7 @@ from tokenmesh.settlement.batches import (
     refused_items,
     settle_argument,
 )
+from tokenmesh.settlement.saying import say_fault, say_judged, say_waiting
 from tokenmesh.steps import Steps, run, wait
 from tokenmesh.telemetry import JournalGauges, Settled, SettleWatch, measure_round
 from tokenmesh.telemetry import now as watch_now
@@ -65,8 +65,6 @@ LOOK_S = 0.1
 """How often a wait looks whether it should go on: it ends soon after :meth:`Settlement.stop`'s time."""
 PRUNE_EVERY_S = 1.0
 BEATS_PER_LEASE = 4
-
-_log = logging.getLogger("tokenmesh.settlement")
 
 
 class Round(NamedTuple):
@@ -213,8 +211,7 @@ class Settlement:
         if watch is not None:
             age_s = self._clock() - batch.since if batch.since else None
             watch.end(tx_id, {jti: code for (_, jti), code in lost.items()}, age_s)
-        for (payer, jti), code in lost.items():
-            _log.warning("the ledger refused to settle contract %s of %s: %s", jti, payer, code)
+        say_judged(self._signer.name, batch.items, lost, tx_id, watch)
         paid = [item for item in batch.items if (item.payer, item.jti) not in lost]
         full = len(batch.items) + len(batch.voids) >= self._limit
         self._limit = min(self._limit * 2, self._batch_max)
@@ -293,7 +290,7 @@ class Settlement:
         delay = longest * (0.5 + self._random.random() / 2)
         self._retry_at = self._clock() + delay
         if self._failures == 1 or type(error) is not type(self.failure):
-            _log.warning("settlement waits, and tries again: %s", error)
+            say_waiting(self._signer.name, error, self._watched[1])
         self.failure = error
         if self._watched[1] is not None:
             self._watched[1].again(type(error).__name__)
@@ -368,7 +365,7 @@ class Settlement:
                 self._idle(self.step().wait_s)
             except Exception as error:
                 # A fault of ours must not end settlement for good: what is owed would never be paid.
-                _log.exception("settlement failed")
+                say_fault(self._signer.name)
                 self._stopping.wait(self._back_off(TokenmeshError(repr(error))).wait_s)
 
     def _idle(self, seconds: float) -> None:

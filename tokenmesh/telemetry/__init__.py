@@ -9,6 +9,7 @@ from tokenmesh.telemetry.calls import CallWatch, FulfilWatch
 from tokenmesh.telemetry.instruments import Reading, show, show_build
 from tokenmesh.telemetry.journals import JournalGauges
 from tokenmesh.telemetry.ledgers import LedgerWatch, now
+from tokenmesh.telemetry.logs import about, log
 from tokenmesh.telemetry.settlements import Settled, SettleWatch, measure_round
 from tokenmesh.telemetry.switch import inject, traceparent
 
@@ -20,7 +21,9 @@ __all__ = [
     "Reading",
     "SettleWatch",
     "Settled",
+    "about",
     "inject",
+    "log",
     "measure_round",
     "names",
     "now",

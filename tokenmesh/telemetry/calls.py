@@ -73,6 +73,11 @@ class CallWatch:
         span = tracer.start_span(names.CALL, kind=SpanKind.CLIENT)
         return cls(payer, payee, span, instruments).enter()
 
+    @property
+    def contract(self) -> Contract | None:
+        """The contract that goes with its requests, once there is one."""
+        return self._contract
+
     def enter(self) -> CallWatch:
         """Make it the current span."""
         if self._span is not None and self._context is None:
@@ -191,6 +196,11 @@ class FulfilWatch:
         if instruments is None and switch.tracer() is None and not switch.ids_in_logs():
             return None
         return cls(operation, header, instruments)
+
+    @property
+    def contract(self) -> Contract | None:
+        """The contract that was claimed."""
+        return self._contract
 
     def claimed(self, contract: Contract) -> None:
         """The contract is taken: the handler is about to run."""

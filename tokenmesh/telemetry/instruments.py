@@ -23,6 +23,7 @@ from opentelemetry.context import Context, get_current
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
 
 from tokenmesh.telemetry import names
+from tokenmesh.telemetry.environment import disabled
 from tokenmesh.telemetry.switch import ASK_AGAIN_S
 
 Attributes = dict[str, str]
@@ -293,7 +294,7 @@ def _build_info() -> list[Observation]:
 class _Switch:
     def __init__(self) -> None:
         self.meters: Meters | None = None
-        self.off = False
+        self.off = disabled()
         self.ask_at = float("-inf")
 
 

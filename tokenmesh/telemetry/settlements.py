@@ -18,6 +18,7 @@ from opentelemetry.trace import Span, Status, StatusCode, set_span_in_context
 from tokenmesh.telemetry import names, switch
 from tokenmesh.telemetry.instruments import Attributes, Meters, meters
 from tokenmesh.telemetry.ledgers import now
+from tokenmesh.telemetry.logs import of_span
 from tokenmesh_chaincode.documents import DocumentError, parse_contract, take_presented
 
 CONTRACTS_A_SPAN = 100
@@ -74,6 +75,11 @@ class SettleWatch:
         if span is not None:
             span.set_attributes(made._attributes | {names.CONTRACTS: len(contracts)})
         return made
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """The fields of its span, for log records."""
+        return {} if self._span is None else of_span(self._span.get_span_context())
 
     def again(self, why: str) -> None:
         """The ledger gave no answer that can be relied on: the same document goes to it again."""

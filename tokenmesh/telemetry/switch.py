@@ -19,7 +19,9 @@ from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import Getter, TextMapPropagator
 from opentelemetry.trace import ProxyTracerProvider, Tracer, TracerProvider
 
+from tokenmesh.telemetry.environment import disabled
 from tokenmesh.telemetry.names import SCOPE
+from tokenmesh_chaincode.documents import Contract
 
 ASK_AGAIN_S = 0.1
 """As long as there is no SDK, it is asked for so seldom: OpenTelemetry reads the environment each time."""
@@ -31,7 +33,7 @@ class Paid(Protocol):
     """Something under way that is paid for by a contract."""
 
     @property
-    def contract_id(self) -> str: ...
+    def contract(self) -> Contract | None: ...
 
 
 class _Switch:
@@ -39,7 +41,7 @@ class _Switch:
 
     def __init__(self) -> None:
         self.tracer: Tracer | None = None
-        self.off = False
+        self.off = disabled()
         self.ask_at = float("-inf")
         self.ids_in_logs = 0
 

@@ -10,7 +10,6 @@ An operation whose outcome is unknown is submitted again as the same document, w
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import OrderedDict
@@ -23,6 +22,7 @@ from tokenmesh.errors import LedgerError, NotFunded, NotFundedYet, NotSpent
 from tokenmesh.identity import Wallet
 from tokenmesh.ledger.base import Ledger
 from tokenmesh.steps import Steps, wait
+from tokenmesh.telemetry import about, log
 from tokenmesh.treasury.allowances import Account, Ticket
 from tokenmesh.treasury.gauges import Gauges
 from tokenmesh.treasury.holds import HoldDesk
@@ -46,7 +46,7 @@ FORGET_AT = 100
 """Sweeps that one search for funds makes."""
 HOLD = "hold"
 
-_log = logging.getLogger(__name__)
+_log = log("tokenmesh.treasury")
 
 
 class Treasury:
@@ -243,7 +243,7 @@ class Treasury:
                 return
             self._upkeep_at = now + self._settings.sweep_interval_s
         done: Future[None] = Future()
-        done.add_done_callback(_log_failure)
+        done.add_done_callback(self._log_failure)
         spawn(self.upkeep(), done)
 
     def _expire(self) -> Steps[bool]:
@@ -312,7 +312,8 @@ class Treasury:
         except LedgerError as error:
             shortage = no_answer(error)
         except Exception as error:  # a fault of ours must not leave the others waiting for ever
-            _log.exception("setting tokens aside for %s failed", account.payee)
+            known = about(payer=self._name, payee=account.payee)
+            _log.exception("setting tokens aside for %s failed", account.payee, extra=known)
             shortage = Shortage(NotSpent, f"no tokens could be set aside: {error!r}", 0, error)
         finally:
             with self._lock:
@@ -405,8 +406,8 @@ class Treasury:
         """For how long an allowance must still be open to pay for a contract made now."""
         return min(self.contract_ttl_s(policy), self._allowance_ttl(policy) / 2)
 
-
-def _log_failure(done: Future[None]) -> None:
-    error = done.exception()
-    if error is not None:
-        _log.warning("sweeping tokens in failed, and is tried again later: %s", error)
+    def _log_failure(self, done: Future[None]) -> None:
+        error = done.exception()
+        if error is not None:
+            known = about(payer=self._name)
+            _log.warning("sweeping tokens in failed, and is tried again later: %s", error, extra=known)

@@ -38,7 +38,7 @@ WINDOW = 2**30
 """What a peer may send ahead: much more than it ever has under way, so it never waits for us."""
 REPLENISH = WINDOW // 2
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("tokenmesh.chaincode")
 
 
 class Receiver(Protocol):

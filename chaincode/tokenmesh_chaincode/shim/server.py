@@ -23,7 +23,7 @@ CONNECTIONS_MAX = 256
 JOIN_S_MAX = 5.0
 ACCEPT_PAUSE_S = 0.1
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("tokenmesh.chaincode")
 
 
 class Server:

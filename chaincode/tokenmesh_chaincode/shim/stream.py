@@ -26,7 +26,7 @@ Chaincode = Callable[[Stub], bytes | Response | None]
 MESSAGE_CHARACTERS_MAX = 10_000
 """So much of an exception's message is passed on."""
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("tokenmesh.chaincode")
 
 
 class Stream:
@@ -79,13 +79,16 @@ class Stream:
         talk = Conversation(message.txid, message.channel_id, self._abilities, self._send)
         self._open[message.channel_id, message.txid] = talk
         if not self._workers.submit(partial(self._run, talk, message)):
-            log.warning("transaction %s on %s refused: too many wait", message.txid, message.channel_id)
+            known = {"tx_id": message.txid}
+            log.warning(
+                "transaction %s on %s refused: too many wait", message.txid, message.channel_id, extra=known
+            )
             self._refuse(talk, ChaincodeError("the chaincode is busy or ends: try again"))
 
     def _answered(self, message: Any) -> None:
         talk = self._open.get((message.channel_id, message.txid))
         if talk is None:
-            log.debug("an answer to transaction %s came late", message.txid)
+            log.debug("an answer to transaction %s came late", message.txid, extra={"tx_id": message.txid})
         elif talk.closing is None:
             talk.answer(message)
         elif message.type == Message.ERROR:
@@ -147,14 +150,19 @@ def _response(answer: object) -> Response:
 def _refusal(talk: Conversation, error: BaseException) -> Response:
     """What the client is told. What is logged says where it happened, and nothing that was passed."""
     if isinstance(error, ChaincodeError):
-        log.debug("transaction %s on %s refused", talk.tx_id, talk.channel_id)
+        known = {"tx_id": talk.tx_id}
+        log.debug("transaction %s on %s refused", talk.tx_id, talk.channel_id, extra=known)
         return Response(status=error.status, message=_message(error))
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     where = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else "?"
     kind = type(error).__name__
-    log.warning("transaction %s on %s failed: %s at %s", talk.tx_id, talk.channel_id, kind, where)
+    log.warning(
+        "transaction %s on %s failed: %s at %s",
+        *(talk.tx_id, talk.channel_id, kind, where),
+        extra={"tx_id": talk.tx_id},
+    )
     return Response(status=STATUS_ERROR, message=_message(error) or kind)
 
 

@@ -18,7 +18,7 @@ BACKLOG_BYTES_MAX = 256 * 2**20
 HANDSHAKE_S_MAX = 10.0
 PROTOCOL = "h2"
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("tokenmesh.chaincode")
 
 
 class Wire:

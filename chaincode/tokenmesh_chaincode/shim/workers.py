@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("tokenmesh.chaincode")
 
 Job = Callable[[], None]
 

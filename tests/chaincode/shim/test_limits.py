@@ -80,7 +80,7 @@ def test_a_peer_that_asks_and_never_reads_is_hung_up_on(
                 ended.set()
 
     listener = Listener()
-    logging.getLogger(wire.__name__).addHandler(listener)
+    logging.getLogger("tokenmesh.chaincode").addHandler(listener)
     asked = chaincode_pb2.ChaincodeInput(args=[b"large", b"%d" % (20 * 2**20)]).SerializeToString()
     message = Message(type=Message.TRANSACTION, txid="tx", channel_id="mesh", payload=asked)
     with connect(server) as greedy:
@@ -92,7 +92,7 @@ def test_a_peer_that_asks_and_never_reads_is_hung_up_on(
             + frames.frame(Kind.DATA, 0, 1, frames.prefixed(message.SerializeToString()))
         )
         assert ended.wait(30)
-    logging.getLogger(wire.__name__).removeHandler(listener)
+    logging.getLogger("tokenmesh.chaincode").removeHandler(listener)
     with scripted_peer(server.address) as peer:
         peer.welcome()
         peer.invoke("tx", "length", "four")

@@ -49,7 +49,7 @@ def test_no_payload_is_logged(contract: Contract, caplog: pytest.LogCaptureFixtu
     for name in ("fail", "refuse"):
         with pytest.raises(EndorseError):
             contract.submit(name, marks[:2], transient_data={"secret": marks[2]})
-    ours = [record for record in caplog.records if record.name.startswith("tokenmesh_chaincode")]
+    ours = [record for record in caplog.records if record.name.startswith("tokenmesh.chaincode")]
     said = [logging.Formatter().format(record) for record in ours]
     assert any("failed: KeyError at" in line and "shim_chaincode.py" in line for line in said)
     assert not [line for line in said for mark in marks if mark in line]

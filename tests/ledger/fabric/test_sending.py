@@ -8,12 +8,15 @@ from concurrent.futures import Future
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from tokenmesh.errors import LedgerError, LedgerOutcomeUnknown, LedgerUnavailable
 from tokenmesh.fabric.errors import CommitError, CommitStatusError, EndorseError, FabricError, SubmitError
 from tokenmesh.fabric.gateway import NO_RETRY, Status
 from tokenmesh.ledger.batching import Job, Submission
 from tokenmesh.ledger.fabric.sending import Sender, ledger_error
+from tokenmesh.telemetry.instruments import meters_on
 
 TOO_LARGE = EndorseError("not endorsed: received message larger than max", code="RESOURCE_EXHAUSTED")
 GONE = EndorseError("not endorsed: no peer", code="UNAVAILABLE", retryable=True)
@@ -132,3 +135,35 @@ def test_an_operation_too_large_for_any_transaction_is_an_error_for_good() -> No
     error = future.exception(0)
     assert type(error) is LedgerError
     assert not error.retryable
+
+
+def test_conflicts_and_other_retries_are_measured_apart() -> None:
+    """By the transaction's validation code, and by the kind of error."""
+
+    class Twice(Played):
+        def submit(self, *args: Any, on_retry: Callable[[FabricError], None], **kwargs: Any) -> bytes:
+            on_retry(invalid("MVCC_READ_CONFLICT"))
+            on_retry(GONE)
+            return super().submit(*args, **kwargs)
+
+    reader = InMemoryMetricReader()
+    meters_on(MeterProvider([reader], shutdown_on_exit=False))
+    try:
+        (future,), _ = send(Twice(), "a")
+    finally:
+        meters_on()
+    assert texts(future) == "a"
+    data = reader.get_metrics_data()
+    assert data is not None
+    found = {
+        metric.name.rpartition(".")[2]: [
+            (dict(one.attributes or {}), one.value) for one in metric.data.data_points
+        ]
+        for metric in data.resource_metrics[0].scope_metrics[0].metrics
+        if metric.name in ("tokenmesh.ledger.conflicts", "tokenmesh.ledger.retries")
+    }
+    kind = {"tokenmesh.ledger.kind": "fabric"}
+    assert found == {
+        "conflicts": [({**kind, "tokenmesh.code": "MVCC_READ_CONFLICT"}, 1)],
+        "retries": [({**kind, "error.type": "EndorseError"}, 1)],
+    }
