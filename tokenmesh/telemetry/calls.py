@@ -42,7 +42,6 @@ class CallWatch:
         "_token",
         "_tokens",
         "_tx_id",
-        "contract_id",
     )
 
     def __init__(self, payer: str, payee: str, span: Span | None, meters: Meters | None) -> None:
@@ -60,7 +59,6 @@ class CallWatch:
         self._tokens = 0
         self._tx_id: str | None = None
         self._ended = False
-        self.contract_id = ""
 
     @classmethod
     def begin(cls, payer: str, payee: str) -> CallWatch | None:
@@ -93,7 +91,6 @@ class CallWatch:
 
     def signed(self, contract: Contract) -> None:
         """A contract goes with the next request."""
-        self.contract_id = contract.jti
         self._operation = contract.op
         self._contract = contract
 
@@ -174,7 +171,6 @@ class FulfilWatch:
         "_since_ns",
         "_span",
         "_token",
-        "contract_id",
     )
 
     def __init__(self, operation: str, header: Callable[[str], str | None], meters: Meters | None) -> None:
@@ -187,7 +183,6 @@ class FulfilWatch:
         self._span: Span | None = None
         self._context: Context | None = None
         self._token: Token[Context] | None = None
-        self.contract_id = ""
 
     @classmethod
     def begin(cls, operation: str, header: Callable[[str], str | None]) -> FulfilWatch | None:
@@ -204,7 +199,6 @@ class FulfilWatch:
 
     def claimed(self, contract: Contract) -> None:
         """The contract is taken: the handler is about to run."""
-        self.contract_id = contract.jti
         self._contract = contract
         self._span = self._start(contract)
         if self._span is not None:
