@@ -30,7 +30,7 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[Spans]:
 
 
 def test_a_transaction_is_each_of_its_requests_once(rules: Rules, spans: Spans, tmp_path: Path) -> None:
-    """Of the gateway's two requests there is one span each, but for those that were refused and sent again; of
+    """Of the gateway's two requests there is one span each, but for those refused and sent again; of
     ours, outside of any call, there is none."""
     domain = make_fabric_domain(rules, tmp_path, {"service-a": 100, "service-b": 0})
     try:
