@@ -15,7 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from support import demo_traces, jaeger_build
 from support.cli import Cli
+from support.collector import collecting
+from support.dashboards import Metric, metrics, unanswered
 from tokenmesh.cli.demo.plan import NAMES
 from tokenmesh.fabric.network import available
 
@@ -83,15 +86,24 @@ ON_FABRIC = pytest.param(
 )
 
 
+@pytest.mark.timeout(2400)  # the first time, Jaeger is built, and Fabric
 @pytest.mark.parametrize("ledger", ["sqlite", ON_FABRIC])
-def test_a_short_demo_holds_all_that_it_promises(tmp_path: Path, ledger: str) -> None:
-    """Responses lost, a service killed, a wallet frozen: every figure is right, and every process gone.
+def test_a_short_demo_holds_all_that_it_promises(
+    tmp_path: Path, ledger: str, request: pytest.FixtureRequest
+) -> None:
+    """Responses lost, a service killed, a wallet frozen: every figure is right, and every process gone; and
+    Jaeger shows every paid call, every settlement and what they have to do with each other.
 
     The same on either ledger; the network of the one on Fabric comes and goes with it.
     """
-    options = ("--json", "--seed", "5", "--seconds", "8", "--shoppers", "5", "--ledger", ledger)
-    with started(tmp_path, *options) as demo:
-        out, progress = demo.communicate(timeout=1000)
+    no_jaeger = jaeger_build.available()
+    jaeger = None if no_jaeger else request.getfixturevalue("jaeger")
+    kept = tmp_path / "kept"
+    options = ("--json", "--seed", "8", "--seconds", "8", "--shoppers", "5", "--ledger", ledger)
+    with collecting(None if jaeger is None else jaeger.otlp_http) as collector:
+        with started(tmp_path, *options, "--keep", str(kept), "--otlp", collector.url) as demo:
+            out, progress = demo.communicate(timeout=1000)
+        measured = collector.metrics()
     assert demo.returncode == 0, progress + out
     summary = json.loads(out)
     assert summary.keys() >= PROMISED
@@ -109,8 +121,22 @@ def test_a_short_demo_holds_all_that_it_promises(tmp_path: Path, ledger: str) ->
     payments = {(flow["payer"], flow["payee"]) for flow in summary["who_paid_whom"]}
     assert payments >= {("shopper", "frontend"), ("frontend", "productcatalog")}
     assert "10 services are up" in progress
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [kept]
     wait_until_all_are_gone(tmp_path)
+    check_metrics(measured)
+    if jaeger is None:
+        pytest.skip(f"all was held, and none of it was seen: {no_jaeger}")
+    demo_traces.check(demo_traces.Demo(kept, summary, jaeger))
+
+
+def check_metrics(measured: list[Metric]) -> None:
+    """What the demo has exported is what the reference says, and answers every query of the dashboard."""
+    known = {one.name: one for one in metrics()}
+    print(sorted(set(known) - {m.name for m in measured}), unanswered(measured))
+    for one in measured:
+        reference = known[one.name]
+        assert (one.kind, one.unit) == (reference.kind, reference.unit)
+        assert set(one.attributes) <= set(reference.attributes)
 
 
 def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -134,6 +134,23 @@ def exported(metrics: list[Metric]) -> Mapping[str, frozenset[str]]:
     return found
 
 
+def unanswered(metrics: list[Metric]) -> set[tuple[str, str]]:
+    """What the dashboard and the alerts ask for and these metrics do not have: a series and a label of it, or
+    ``""`` if the whole series is missing."""
+    there = exported(metrics)
+    missing: set[tuple[str, str]] = set()
+    for query in queries():
+        for selector in query.selectors():
+            if selector.name not in there:
+                missing.add((selector.name, ""))
+                continue
+            asked = {label for label, _, _ in selector.matchers} | (
+                query.groupings() & frozenset(there[selector.name])
+            )
+            missing |= {(selector.name, label) for label in asked - there[selector.name] - SCRAPED}
+    return missing
+
+
 def series(registry: CollectorRegistry) -> Mapping[str, frozenset[str]]:
     """The series of a registry, with all labels that any of them has."""
     found: dict[str, frozenset[str]] = {}

@@ -30,6 +30,8 @@ NEEDED = (
     "opentelemetry.instrumentation.flask",
     "opentelemetry.instrumentation.httpx",
 )
+NOT_WATCHED = "/.well-known/"
+"""Addresses without a span of the server's: the demo itself asks there whether a service is up."""
 
 QUEUE_MAX = 4_096
 """Spans that wait for the collector in one process; one more, and the oldest goes."""
@@ -95,10 +97,12 @@ def watched(app: A) -> A:
 
         if isinstance(app, FastAPI):
             # Without a span for each piece that is sent and received.
-            FastAPIInstrumentor.instrument_app(app, exclude_spans=["receive", "send"])
+            FastAPIInstrumentor.instrument_app(
+                app, excluded_urls=NOT_WATCHED, exclude_spans=["receive", "send"]
+            )
         else:
             instrument: Any = FlaskInstrumentor().instrument_app
-            instrument(app)
+            instrument(app, excluded_urls=NOT_WATCHED)
     return app
 
 
