@@ -19,10 +19,12 @@ from support import demo_traces, jaeger_build
 from support.cli import Cli
 from support.collector import collecting
 from support.dashboards import ON_BAD_DAYS, Metric, exported, metrics, unanswered
+from tokenmesh.cli.demo import exporting
 from tokenmesh.cli.demo.plan import NAMES
 from tokenmesh.fabric.network import available
 
 SCRIPT = Path(sys.executable).parent / "tokenmesh"
+NOTHING_THERE = "http://127.0.0.1:9"
 PROMISED = {
     *("ok", "calls", "paid", "retries", "overcharged", "double_runs", "stranded_tokens", "verify"),
     *("p50_ms", "p99_ms", "wallets"),
@@ -140,15 +142,17 @@ def check_metrics(measured: list[Metric]) -> None:
 
 
 def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path) -> None:
-    """Ctrl-C in the live view while all services run: no process, no directory, one line that says so."""
+    """Ctrl-C in the live view while all services run: no process, no directory, one line that says so. That
+    nothing takes their spans does not keep them from starting and serving, nor from ending."""
     terminal, other_end = os.openpty()
     with (
         os.fdopen(terminal, "rb", buffering=0) as screen,
-        started(tmp_path, "--seconds", "60", stderr=other_end) as demo,
+        started(tmp_path, "--seconds", "60", "--otlp", NOTHING_THERE, stderr=other_end) as demo,
     ):
         os.close(other_end)
         shown = read_until(screen, b"the shop opens")
         assert all(name.encode() in shown for name in NAMES)
+        assert f"nothing takes spans at {NOTHING_THERE}".encode() in shown
         assert len(left_behind(tmp_path)) > 10
         demo.send_signal(signal.SIGINT)
         shown = read_until(screen, b"interrupted")
@@ -204,3 +208,17 @@ def test_options_that_make_no_sense_are_wrong_use(empty: Cli) -> None:
     """Exit 2 before anything is started."""
     for options in (("--seconds", "0"), ("--shoppers", "0"), ("--seed", "x")):
         assert empty.run("demo", *options).exit_code == 2
+
+
+def test_where_to_export_to_is_a_url(empty: Cli) -> None:
+    for endpoint in ("127.0.0.1:4318", "grpc://127.0.0.1:4317", "http://"):
+        said = empty.refused("demo", "--otlp", endpoint)
+        assert f"--otlp {endpoint}: give the url of a collector, as http://127.0.0.1:4318" in said
+
+
+def test_without_the_sdk_it_says_what_to_install(empty: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit 2, before anything is started."""
+    monkeypatch.setattr(exporting, "NEEDED", ("opentelemetry.sdk", "opentelemetry.nowhere.at.all"))
+    said = empty.refused("demo", "--otlp")
+    assert "demo --otlp needs opentelemetry.nowhere.at.all: " in said
+    assert "pip install 'tokenmesh-fabric[demo-otlp]'" in said
