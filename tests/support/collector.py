@@ -85,8 +85,13 @@ class Collector:
                 kind = {"sum": "counter"}.get(metric.WhichOneof("data"), metric.WhichOneof("data"))
                 self._metrics[metric.name] = Metric(metric.name, kind, metric.unit, tuple(sorted(attributes)))
 
-    def close(self) -> None:
+    def mend(self) -> None:
+        """Behave well from now on."""
+        self.status = 200
         self.answers.set()
+
+    def close(self) -> None:
+        self.mend()
         self._client.close()
 
 

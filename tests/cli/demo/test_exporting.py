@@ -83,6 +83,7 @@ def test_calls_are_paid_whatever_the_collector_does(tmp_path: Path, how: str) ->
             assert collector.asked.acquire(timeout=EVENT_S_MAX), "nothing was exported"
         assert paid_calls(tmp_path) == [200] * CALLS
         assert collector.taken() == []
+        collector.mend()
 
 
 def test_what_waits_for_a_slow_collector_is_bounded() -> None:
