@@ -211,7 +211,7 @@ def test_options_that_make_no_sense_are_wrong_use(empty: Cli) -> None:
 
 
 def test_where_to_export_to_is_a_url(empty: Cli) -> None:
-    for endpoint in ("127.0.0.1:4318", "grpc://127.0.0.1:4317", "http://"):
+    for endpoint in ("127.0.0.1:4318", "grpc://127.0.0.1:4317", "http://", "http://here:port", "http://[::1"):
         said = empty.refused("demo", "--otlp", endpoint)
         assert f"--otlp {endpoint}: give the url of a collector, as http://127.0.0.1:4318" in said
 

@@ -157,6 +157,8 @@ def test_whether_a_collector_takes_spans() -> None:
         assert takes_spans(endpoint)
         assert takes_spans(endpoint + "/")
         assert collector.taken() == []
+    with misbehaving("401") as (endpoint, _):
+        assert takes_spans(endpoint), "it may take them from who has its password"
     for how in ("down", "503", "400"):
         with misbehaving(how) as (endpoint, _):
             assert not takes_spans(endpoint)

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
-from urllib.parse import urlsplit
 
 import click
 from rich.console import Console
@@ -109,8 +108,7 @@ def _kind(ledger: str) -> str:
 def _check_otlp(endpoint: str) -> None:
     if missing := exporting.missing():
         raise Fault(f"demo --otlp needs {', '.join(missing)}: pip install 'tokenmesh-fabric[demo-otlp]'")
-    place = urlsplit(endpoint)
-    if place.scheme not in ("http", "https") or not place.hostname:
+    if not exporting.is_url(endpoint):
         raise Fault(f"--otlp {endpoint}: give the url of a collector, as {exporting.DEFAULT}")
 
 

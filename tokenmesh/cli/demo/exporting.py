@@ -58,19 +58,30 @@ def _is_there(name: str) -> bool:
         return False
 
 
+def is_url(endpoint: str) -> bool:
+    """Whether spans can be sent there at all."""
+    try:
+        place = urlsplit(endpoint)
+        return place.scheme in ("http", "https") and bool(place.hostname) and place.port != 0
+    except ValueError:  # a port that is no number, a bracket too few
+        return False
+
+
 def takes_spans(endpoint: str) -> bool:
     """Whether something at ``endpoint`` takes an export of nothing."""
     place = urlsplit(endpoint)
     kind = HTTPSConnection if place.scheme == "https" else HTTPConnection
     connection = kind(place.netloc, timeout=PROBE_S_MAX)
     try:
-        headers = {"Content-Type": "application/json"}
-        connection.request("POST", f"{place.path.rstrip('/')}/v1/traces", b'{"resourceSpans": []}', headers)
-        return connection.getresponse().status < 300
+        headers = {"Content-Type": "application/x-protobuf"}
+        connection.request("POST", f"{place.path.rstrip('/')}/v1/traces", b"", headers)
+        status = connection.getresponse().status
     except (OSError, HTTPException):
         return False
     finally:
         connection.close()
+    # Who wants credentials gets them from the exporters (OTEL_EXPORTER_OTLP_HEADERS), not here.
+    return status < 300 or status in (401, 403)
 
 
 def begin(service: str) -> None:

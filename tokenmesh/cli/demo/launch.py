@@ -71,14 +71,14 @@ class Launch:
     def start(self, ledger: str) -> None:
         """Start all processes side by side; the ledger is at the url ``ledger``."""
         self._ledger = ledger
-        options = self._options
         self._start_wire()
         for service in SERVICES:
             command = _command(service, self._ports[service.name])
             self._children.start(service.name, command, self._environment(service.name))
-        load = [str(part) for part in (options.seed, options.shoppers, options.seconds)]
-        command = [sys.executable, "-m", "tokenmesh.cli.demo.shoppers", *load]
-        self._children.start(SHOPPERS, command, self._environment(SHOPPER))
+        what = self._options
+        load = [str(part) for part in (what.seed, what.shoppers, what.seconds)]
+        shoppers = [sys.executable, "-m", "tokenmesh.cli.demo.shoppers", *load]
+        self._children.start(SHOPPERS, shoppers, self._environment(SHOPPER))
 
     def answers(self, name: str) -> bool:
         """Whether the service itself, not the wire before it, says what it offers.
