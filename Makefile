@@ -13,7 +13,7 @@ SOFTHSM := command -v softhsm2-util >/dev/null || { [ "$$(id -u)" = 0 ] && echo 
 help: ## Show the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: $(VENV)/.demo $(if $(findstring fabric,$(ARGS)),$(VENV)/.fabric) ## Run a shop of ten services that pay each other, with trouble made on purpose
+demo: $(VENV)/.demo $(if $(findstring fabric,$(ARGS)),$(VENV)/.fabric) $(if $(findstring otlp,$(ARGS)),$(VENV)/.otlp) ## Run a shop of ten services that pay each other, with trouble made on purpose
 	@$(BIN)/tokenmesh demo $(ARGS)
 
 test: jaeger check ## Check everything: format, lint, types, layers, tests
@@ -67,6 +67,10 @@ $(VENV)/.fabric: pyproject.toml | $(VENV)/.demo
 	@echo "installing what a ledger on Fabric needs into $(VENV)" >&2
 	@$(PIP) -e '.[demo,fabric]' && touch $@
 
+$(VENV)/.otlp: pyproject.toml | $(VENV)/.demo
+	@echo "installing what the demo needs to export traces into $(VENV)" >&2
+	@$(PIP) -e '.[demo,demo-otlp]' && touch $@
+
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@echo "installing tokenmesh and what the tests need into $(VENV) (about a minute)" >&2
-	@$(PIP) -e '.[dev]' && touch $@ $(VENV)/.demo $(VENV)/.fabric
+	@$(PIP) -e '.[dev]' && touch $@ $(VENV)/.demo $(VENV)/.fabric $(VENV)/.otlp

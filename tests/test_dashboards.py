@@ -4,14 +4,38 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
+import flask
+import httpx
 import pytest
 import yaml
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.sdk.metrics import MeterProvider
+from prometheus_client import CollectorRegistry, start_http_server
 
-from support.dashboards import ALERTS, DASHBOARD, METRICS, SCRAPED, Query, exported, metrics, queries
+from support.dashboards import (
+    ALERTS,
+    DASHBOARD,
+    METRICS,
+    ON_BAD_DAYS,
+    SCRAPED,
+    Query,
+    exported,
+    metrics,
+    queries,
+    read_series,
+    unanswered,
+)
+from support.market import PAYEE, Market, Seller
+from support.serving import Cut, serve_wsgi
+from tokenmesh.decorators import priced
+from tokenmesh.errors import InsufficientFunds, LedgerUnavailable
 from tokenmesh.provider.problems import CATALOGUE
+from tokenmesh.telemetry import LedgerWatch, Settled, SettleWatch, instruments, show_build
 
 EXPORTED = exported(metrics())
 QUERIES = queries()
@@ -125,3 +149,96 @@ def test_every_alert_says_what_is_wrong_and_what_to_do() -> None:
         assert re.search(r"{{ \$(labels|value)", rule["annotations"]["summary"]), rule["alert"]
         assert rule["annotations"]["description"].endswith("."), rule["alert"]
         assert re.search(r"> |< ", rule["expr"]), rule["alert"]
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    """Where Prometheus reads what this process measures, as in docs/how-to/see-tokens-flow.md."""
+    registry = CollectorRegistry()
+    provider = MeterProvider([PrometheusMetricReader(registry=registry)], shutdown_on_exit=False)
+    instruments.meters_on(provider)
+    server, thread = start_http_server(0, addr="127.0.0.1", registry=registry)
+    yield f"http://127.0.0.1:{server.server_port}/metrics"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+    instruments.meters_on()
+    provider.shutdown()
+
+
+def test_real_calls_answer_every_query(tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paid, void, refused and replayed ones, and a ledger that is away for a while: whatever is asked for is
+    there, and what there is, the reference has."""
+    market = Market(tmp_path)
+    show_build("embedded")  # as a Mesh does it
+    seller = market.seller()
+    seen = [trade(market, seller, address)]
+    assert unanswered(seen[0]) <= ON_BAD_DAYS
+    with monkeypatch.context() as bad_day:
+        bad_day.setattr(market.domain.ledger, "submit", away)
+        assert seller.settlement.step().failure is not None
+    # What only a ledger in trouble measures, and Fabric: by the part that does it for all of them.
+    fails: Future[None] = Future()
+    watch = LedgerWatch("fabric")
+    watch.submitted(fails)
+    watch.asked(fails)
+    fails.set_exception(LedgerUnavailable("away"))
+    watch.conflict("MVCC_READ_CONFLICT")
+    watch.again(LedgerUnavailable("away"))
+    settlement = SettleWatch.begin(PAYEE, "domain", "settle", [Settled("shop", "contract", "text", 5)])
+    assert settlement is not None
+    settlement.end("tx", {"contract": "allowance_used_up"}, None)
+    seen.append(read_series(httpx.get(address).text))
+    market.close()
+    together = {
+        name: frozenset().union(*(each.get(name, ()) for each in seen)) for name in {*seen[0], *seen[1]}
+    }
+    assert unanswered(together) == set()
+    for name, labels in together.items():
+        if name.startswith("tokenmesh_"):
+            assert labels <= EXPORTED[name], name
+
+
+def away(*_: Any, **__: Any) -> Any:
+    raise LedgerUnavailable("away")
+
+
+def trade(market: Market, seller: Seller, address: str) -> Mapping[str, frozenset[str]]:
+    """Calls of every kind over HTTP; what Prometheus reads while the last one's hold is open."""
+    app = flask.Flask("quotes")
+    seen: list[str] = []
+
+    @app.get("/quote")
+    @priced(tokens=5, mesh=seller)
+    def quote() -> str:
+        return "quote"
+
+    @app.get("/void")
+    @priced(tokens=5, mesh=seller)
+    def void() -> tuple[str, int]:
+        return "no", 404
+
+    @app.get("/dear")
+    @priced(tokens=2_000_000, mesh=seller, via="hold")
+    def dear() -> str:
+        raise AssertionError("nobody can pay for it")
+
+    @app.get("/held")
+    @priced(tokens=5, mesh=seller, via="hold")
+    def held() -> str:
+        seen.append(httpx.get(address).text)
+        return "held"
+
+    cut = Cut()
+    with serve_wsgi(app, cut) as url, market.payer(urls={PAYEE: url}).client(PAYEE) as client:
+        assert client.get("/quote").status_code == 200
+        assert client.get("/void").status_code == 404
+        assert httpx.get(f"{url}/quote").status_code == 402
+        with pytest.raises(InsufficientFunds):
+            client.get("/dear")
+        cut.next()
+        assert client.get("/quote").status_code == 200
+        seller.settle()
+        assert client.get("/held").status_code == 200
+    assert cut.lost == 1
+    return read_series(seen[0])

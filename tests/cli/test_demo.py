@@ -15,11 +15,16 @@ from pathlib import Path
 
 import pytest
 
+from support import demo_traces, jaeger_build
 from support.cli import Cli
+from support.collector import collecting
+from support.dashboards import ON_BAD_DAYS, Metric, exported, metrics, unanswered
+from tokenmesh.cli.demo import exporting
 from tokenmesh.cli.demo.plan import NAMES
 from tokenmesh.fabric.network import available
 
 SCRIPT = Path(sys.executable).parent / "tokenmesh"
+NOTHING_THERE = "http://127.0.0.1:9"
 PROMISED = {
     *("ok", "calls", "paid", "retries", "overcharged", "double_runs", "stranded_tokens", "verify"),
     *("p50_ms", "p99_ms", "wallets"),
@@ -83,15 +88,24 @@ ON_FABRIC = pytest.param(
 )
 
 
+@pytest.mark.timeout(2400)  # the first time, Jaeger is built, and Fabric
 @pytest.mark.parametrize("ledger", ["sqlite", ON_FABRIC])
-def test_a_short_demo_holds_all_that_it_promises(tmp_path: Path, ledger: str) -> None:
-    """Responses lost, a service killed, a wallet frozen: every figure is right, and every process gone.
+def test_a_short_demo_holds_all_that_it_promises(
+    tmp_path: Path, ledger: str, request: pytest.FixtureRequest
+) -> None:
+    """Responses lost, a service killed, a wallet frozen: every figure is right, and every process gone; and
+    Jaeger shows every paid call, every settlement and what they have to do with each other.
 
     The same on either ledger; the network of the one on Fabric comes and goes with it.
     """
-    options = ("--json", "--seed", "5", "--seconds", "8", "--shoppers", "5", "--ledger", ledger)
-    with started(tmp_path, *options) as demo:
-        out, progress = demo.communicate(timeout=1000)
+    no_jaeger = jaeger_build.available()
+    jaeger = None if no_jaeger else request.getfixturevalue("jaeger")
+    kept = tmp_path / "kept"
+    options = ("--json", "--seed", "8", "--seconds", "8", "--shoppers", "5", "--ledger", ledger)
+    with collecting(None if jaeger is None else jaeger.otlp_http) as collector:
+        with started(tmp_path, *options, "--keep", str(kept), "--otlp", collector.url) as demo:
+            out, progress = demo.communicate(timeout=1000)
+        measured = collector.metrics()
     assert demo.returncode == 0, progress + out
     summary = json.loads(out)
     assert summary.keys() >= PROMISED
@@ -109,20 +123,36 @@ def test_a_short_demo_holds_all_that_it_promises(tmp_path: Path, ledger: str) ->
     payments = {(flow["payer"], flow["payee"]) for flow in summary["who_paid_whom"]}
     assert payments >= {("shopper", "frontend"), ("frontend", "productcatalog")}
     assert "10 services are up" in progress
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [kept]
     wait_until_all_are_gone(tmp_path)
+    check_metrics(measured)
+    if jaeger is None:
+        pytest.skip(f"all was held, and none of it was seen: {no_jaeger}")
+    demo_traces.check(demo_traces.Demo(kept, summary, jaeger))
+
+
+def check_metrics(measured: list[Metric]) -> None:
+    """What the demo has exported is what the reference says, and answers every query of the dashboard."""
+    known = {one.name: one for one in metrics()}
+    assert unanswered(exported(measured)) <= ON_BAD_DAYS
+    for one in measured:
+        reference = known[one.name]
+        assert (one.kind, one.unit) == (reference.kind, reference.unit)
+        assert set(one.attributes) <= set(reference.attributes)
 
 
 def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path) -> None:
-    """Ctrl-C in the live view while all services run: no process, no directory, one line that says so."""
+    """Ctrl-C in the live view while all services run: no process, no directory, one line that says so. That
+    nothing takes their spans does not keep them from starting and serving, nor from ending."""
     terminal, other_end = os.openpty()
     with (
         os.fdopen(terminal, "rb", buffering=0) as screen,
-        started(tmp_path, "--seconds", "60", stderr=other_end) as demo,
+        started(tmp_path, "--seconds", "60", "--otlp", NOTHING_THERE, stderr=other_end) as demo,
     ):
         os.close(other_end)
         shown = read_until(screen, b"the shop opens")
         assert all(name.encode() in shown for name in NAMES)
+        assert f"nothing takes spans at {NOTHING_THERE}".encode() in shown
         assert len(left_behind(tmp_path)) > 10
         demo.send_signal(signal.SIGINT)
         shown = read_until(screen, b"interrupted")
@@ -178,3 +208,17 @@ def test_options_that_make_no_sense_are_wrong_use(empty: Cli) -> None:
     """Exit 2 before anything is started."""
     for options in (("--seconds", "0"), ("--shoppers", "0"), ("--seed", "x")):
         assert empty.run("demo", *options).exit_code == 2
+
+
+def test_where_to_export_to_is_a_url(empty: Cli) -> None:
+    for endpoint in ("127.0.0.1:4318", "grpc://127.0.0.1:4317", "http://", "http://here:port", "http://[::1"):
+        said = empty.refused("demo", "--otlp", endpoint)
+        assert f"--otlp {endpoint}: give the url of a collector, as http://127.0.0.1:4318" in said
+
+
+def test_without_the_sdk_it_says_what_to_install(empty: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit 2, before anything is started."""
+    monkeypatch.setattr(exporting, "NEEDED", ("opentelemetry.sdk", "opentelemetry.nowhere.at.all"))
+    said = empty.refused("demo", "--otlp")
+    assert "demo --otlp needs opentelemetry.nowhere.at.all: " in said
+    assert "pip install 'tokenmesh-fabric[demo-otlp]'" in said

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,8 @@ from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.resources import Resource
 from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.parser import text_string_to_metric_families
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 DASHBOARD = DOCS / "dashboards" / "grafana.json"
@@ -21,6 +23,19 @@ ALERTS = DOCS / "dashboards" / "alerts.yaml"
 METRICS = DOCS / "reference" / "metrics.md"
 SCRAPED = frozenset({"job", "instance"})
 """Labels that Prometheus adds to everything it fetches."""
+ON_BAD_DAYS = frozenset(
+    {
+        ("tokenmesh_hold_open", ""),
+        ("tokenmesh_ledger_conflicts_total", ""),
+        ("tokenmesh_ledger_retries_total", ""),
+        ("tokenmesh_ledger_query_duration_seconds_count", "error_type"),
+        ("tokenmesh_ledger_submit_duration_seconds_count", "error_type"),
+        ("tokenmesh_settle_contracts_total", "tokenmesh_code"),
+        ("tokenmesh_settle_duration_seconds_bucket", "error_type"),
+        ("tokenmesh_settle_duration_seconds_count", "error_type"),
+    }
+)
+"""What is not there as long as the ledger is well, and no hold is open when somebody looks."""
 KINDS = ("counter", "gauge", "histogram")
 
 
@@ -134,10 +149,33 @@ def exported(metrics: list[Metric]) -> Mapping[str, frozenset[str]]:
     return found
 
 
+def unanswered(there: Mapping[str, frozenset[str]]) -> set[tuple[str, str]]:
+    """What the dashboard and the alerts ask for and these series do not have: a series and a label of it, or
+    ``""`` if all of it is missing."""
+    possible = exported(metrics())
+    missing: set[tuple[str, str]] = set()
+    for query in queries():
+        for selector in query.selectors():
+            asked = {label for label, _, _ in selector.matchers} | query.groupings()
+            wanted = asked & possible[selector.name]
+            found = there.get(selector.name)
+            missing |= {(selector.name, label) for label in ({""} if found is None else wanted - found)}
+    return missing
+
+
 def series(registry: CollectorRegistry) -> Mapping[str, frozenset[str]]:
     """The series of a registry, with all labels that any of them has."""
+    return _series(registry.collect())
+
+
+def read_series(text: str) -> Mapping[str, frozenset[str]]:
+    """The same of what Prometheus is given to read."""
+    return _series(text_string_to_metric_families(text))
+
+
+def _series(families: Iterable[Family]) -> Mapping[str, frozenset[str]]:
     found: dict[str, frozenset[str]] = {}
-    for family in registry.collect():
+    for family in families:
         for sample in family.samples:
             found[sample.name] = found.get(sample.name, frozenset()) | set(sample.labels)
     return found

@@ -28,6 +28,7 @@ START_S_MAX = 30.0
 STARTS_MAX = 3
 """Ports are free when they are chosen; now and then another process is quicker."""
 ARRIVE_S_MAX = 20.0
+ANSWER_S_MAX = 60.0
 TRACES_MAX = 1_500
 POLL_S = 0.02
 UNTIL_THE_PIPE_ENDS = (
@@ -124,7 +125,7 @@ class Jaeger:
     def start(self) -> None:
         """Start it, and return once it takes spans and answers questions."""
         for _ in range(STARTS_MAX):
-            self._client = httpx.Client(timeout=10)
+            self._client = httpx.Client(timeout=ANSWER_S_MAX)
             places = [f"127.0.0.1:{free_port()}" for _ in ENDPOINTS]
             self.otlp_http, self.otlp_grpc, self.url = (f"http://{place}" for place in places[:3])
             command = [str(self._program), "--config", str(CONFIGURATION)]

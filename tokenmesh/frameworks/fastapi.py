@@ -3,7 +3,9 @@
 Hooks: ``handle`` of routes, which every router calls for the one it has chosen, beneath all middlewares,
 puts the exchange around a priced route; ``__init__`` of routes sees what becomes one, and writes the price
 into its OpenAPI; ``build_middleware_stack``, which runs once when an application starts, adds the two
-well-known addresses and looks for routes that are served free by mistake.
+well-known addresses and looks for routes that are served free by mistake. So does ``__call__``, the first
+time: an instrumentation may have put another ``build_middleware_stack`` in place for that one application,
+before anything was priced.
 
 Dependencies and validation come before the claim, which the endpoint makes itself: what they turn away (422)
 costs nothing.
@@ -44,6 +46,7 @@ _DEPTH_MAX = 20
 _paths: dict[str, str] = {}
 _sites: weakref.WeakKeyDictionary[Any, Site] = weakref.WeakKeyDictionary()
 _mounted: weakref.WeakSet[Any] = weakref.WeakSet()
+_called: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 class FastAPIFramework(Framework):
@@ -63,6 +66,7 @@ class FastAPIFramework(Framework):
         for application in (FastAPI, Starlette):
             if "build_middleware_stack" in vars(application):
                 _hook_start(application)
+        _hook_call(Starlette)
 
 
 class _Conversation(Conversation):
@@ -137,12 +141,29 @@ def _hook_start(owner: Any) -> None:
 
     def build_middleware_stack(self: Any) -> Any:
         _start(self)
-        stack = original(self)
-        if type(stack) is ServerErrorMiddleware and next(_priced(self), None) is not None:
-            return _ErrorPages(stack.app, stack.handler, stack.debug)
-        return stack
+        return _guarded(self, original(self))
 
     put(owner, "build_middleware_stack", build_middleware_stack)
+
+
+def _hook_call(owner: Any) -> None:
+    original = owner.__call__
+
+    async def __call__(self: Any, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: N807
+        if self not in _called:
+            _start(self)
+            self.middleware_stack = _guarded(self, self.middleware_stack or self.build_middleware_stack())
+            _called.add(self)
+        await original(self, scope, receive, send)
+
+    put(owner, "__call__", __call__)
+
+
+def _guarded(app: Any, stack: Any) -> Any:
+    """The outermost middleware of ``app``, such that what it answers for a crash has its receipt."""
+    if type(stack) is ServerErrorMiddleware and next(_priced(app), None) is not None:
+        return _ErrorPages(stack.app, stack.handler, stack.debug)
+    return stack
 
 
 def _start(app: Any) -> None:

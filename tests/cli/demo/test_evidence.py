@@ -116,7 +116,9 @@ def test_history_is_read_from_the_signed_operations(shop: Shop) -> None:
     """What was settled, and what was refused is not; who was given what; how much was made."""
     shop.pay()
     history = read_history(shop.economy.ledger)
-    assert history.settled == [Settled("frontend", "cart", shop.contract.jti, shop.contract.op, 3, 3)]
+    jti = shop.contract.jti
+    (appearance,) = (one for one in shop.economy.ledger.contract(jti).result() if one.code == "ok")
+    assert history.settled == [Settled("frontend", "cart", jti, shop.contract.op, 3, 3, appearance.tx_id)]
     assert history.granted == {GOVERNANCE: SUPPLY - 100, "frontend": 100}
     assert history.minted == SUPPLY
 

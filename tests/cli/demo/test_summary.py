@@ -14,6 +14,7 @@ from tokenmesh.cli.demo.plan import GOVERNANCE, NAMES, SHOPPER
 from tokenmesh.cli.demo.scenes import Deed
 from tokenmesh.cli.demo.summary import Summary, Visit
 from tokenmesh.cli.demo.tally import Passage, Tally
+from tokenmesh.cli.demo.traced import ORDER, Traced
 
 PROMISED = {
     *("ok", "calls", "paid", "retries", "overcharged", "double_runs", "stranded_tokens", "verify"),
@@ -21,7 +22,7 @@ PROMISED = {
 }
 
 
-def summary(**spoilt: Any) -> Summary:
+def summary(*, traced: Traced | None = None, **spoilt: Any) -> Summary:
     """One call of twelve tokens whose first response was lost; ``spoilt`` replaces parts of the evidence."""
     settled = Settled(SHOPPER, "frontend", "c1", "GET /", 12, 12)
     passages = [
@@ -58,6 +59,7 @@ def summary(**spoilt: Any) -> Summary:
         happenings=Counter({("frontend", "served without an ad", "Unreachable"): 2}),
         shopping_s=5.0,
         total_s=30.0,
+        traced=traced,
     )
 
 
@@ -102,3 +104,30 @@ def test_a_run_without_calls_shows_nothing_and_says_so() -> None:
     empty = summary(settled=[], runs=[], passages=[], claims={}, accounts=accounts)
     assert not empty.ok
     assert "Not one call was paid" in printed(empty)
+
+
+def test_where_the_traces_are() -> None:
+    """An order if there was one, its contract and its transaction; nothing about traces if there are none."""
+    page = Settled(SHOPPER, "frontend", "c1", "GET /", 12, 12, "t1")
+    order = Settled(SHOPPER, "frontend", "c2", ORDER, 30, 30, "t2")
+    traced = Traced.of("http://127.0.0.1:4318", True, [page, order, page._replace(jti="c3", tx_id="t2")])
+    shown = printed(summary(traced=traced))
+    assert "Traces went to http://127.0.0.1:4318" in shown
+    assert "tokenmesh.contract.id=c2" in shown
+    assert "settled it, of 2 calls: service frontend, tags\n    tokenmesh.tx.id=t2\n" in shown
+    assert summary(traced=traced).to_json()["traces"] == {
+        "endpoint": "http://127.0.0.1:4318",
+        "reached": True,
+        "contract": "c2",
+        "tx": "t2",
+    }
+    assert "tokenmesh.contract.id=c1" in printed(summary(traced=Traced.of("http://x", True, [page])))
+    assert "Traces" not in printed(summary())
+    assert summary().to_json()["traces"] is None
+
+
+def test_a_collector_that_was_not_there() -> None:
+    """Is said, with what to do, and changes nothing about the verdict."""
+    seen = summary(traced=Traced.of("http://127.0.0.1:4318", False, []))
+    assert "nothing takes spans at http://127.0.0.1:4318\n  start a collector there first" in printed(seen)
+    assert seen.ok

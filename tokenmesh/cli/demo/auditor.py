@@ -27,6 +27,8 @@ class Settled(NamedTuple):
     op: str
     offered: int
     charged: int
+    tx_id: str = ""
+    """The ledger transaction that the settlement is in."""
 
     @property
     def key(self) -> Key:

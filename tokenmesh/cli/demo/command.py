@@ -16,6 +16,7 @@ from typing import NoReturn
 import click
 from rich.console import Console
 
+from tokenmesh.cli.demo import exporting
 from tokenmesh.cli.demo.ground import EMBEDDED, FABRIC
 from tokenmesh.cli.demo.launch import Options
 from tokenmesh.cli.demo.plan import Paths
@@ -39,6 +40,13 @@ NEEDED = ("fastapi", "flask", "gunicorn", "uvicorn")
 @click.option(
     "--shoppers", type=click.IntRange(1, 200), default=8, show_default=True, help="How many shop at once."
 )
+@click.option(
+    "--otlp",
+    is_flag=False,
+    flag_value=exporting.DEFAULT,
+    metavar="[ENDPOINT]",
+    help=f"Send spans and metrics to a collector, by OTLP/HTTP; by default to {exporting.DEFAULT}.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The summary as one JSON object on stdout.")
 @click.option(
     "--keep",
@@ -56,6 +64,7 @@ def demo(
     seed: int,
     seconds: float,
     shoppers: int,
+    otlp: str | None,
     as_json: bool,
     keep: Path | None,
     quiet: bool,
@@ -70,11 +79,13 @@ def demo(
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise Fault(f"the demo needs {', '.join(missing)}: pip install 'tokenmesh-fabric[demo]'")
+    if otlp is not None:
+        _check_otlp(otlp)
     kind = _kind(session.settings.ledger)
     view = View(Console(stderr=True), quiet=quiet, clock=time.monotonic)
     with _home(keep) as home, _signals_as_interrupts(), view:
         try:
-            options = Options(seed, seconds, shoppers, kind)
+            options = Options(seed, seconds, shoppers, kind, otlp)
             summary = Demo(options, Paths(home), view, keep=keep is not None).run()
         except ChildFailed as error:
             raise Fault(str(error)) from error
@@ -92,6 +103,13 @@ def _kind(ledger: str) -> str:
     if scheme not in KINDS:
         raise Fault(f"the demo runs on a ledger of its own: sqlite, or --ledger fabric; not on {ledger}")
     return KINDS[scheme]
+
+
+def _check_otlp(endpoint: str) -> None:
+    if missing := exporting.missing():
+        raise Fault(f"demo --otlp needs {', '.join(missing)}: pip install 'tokenmesh-fabric[demo-otlp]'")
+    if not exporting.is_url(endpoint):
+        raise Fault(f"--otlp {endpoint}: give the url of a collector, as {exporting.DEFAULT}")
 
 
 @contextmanager

@@ -42,12 +42,12 @@ def read_history(ledger: Ledger) -> History:
     settled: list[Settled] = []
     granted: Counter[str] = Counter()
     minted = 0
-    for recorded in _operations(ledger):
+    for tx_id, recorded in _operations(ledger):
         if not recorded.outcome.ok:
             continue
         operation: Operation = parse_operation(recorded.document or "").body
         if operation.act == "settle":
-            settled += _settled(operation, recorded.outcome.detail.get("refused", {}))
+            settled += _settled(operation, recorded.outcome.detail.get("refused", {}), tx_id)
         elif operation.act == "mint":
             minted += operation.arg["tokens"]
             granted[operation.iss] += operation.arg["tokens"]
@@ -57,8 +57,8 @@ def read_history(ledger: Ledger) -> History:
     return History(settled, granted, minted)
 
 
-def _operations(ledger: Ledger) -> Iterator[Recorded]:
-    """Every recorded operation, with its document."""
+def _operations(ledger: Ledger) -> Iterator[tuple[str, Recorded]]:
+    """Every recorded operation, with its document, and the transaction that it is in."""
     after = 0
     while page := ledger.transactions(after=after, limit=PAGE).result():
         for transaction in page:
@@ -67,17 +67,19 @@ def _operations(ledger: Ledger) -> Iterator[Recorded]:
                 whole = ledger.transaction(transaction.tx_id).result()
                 if whole is not None:
                     transaction = whole  # noqa: PLW2901 - the same one, with its long documents
-            yield from transaction.operations
+            yield from ((transaction.tx_id, recorded) for recorded in transaction.operations)
 
 
-def _settled(operation: Operation, refused: Mapping[str, str]) -> Iterator[Settled]:
+def _settled(operation: Operation, refused: Mapping[str, str], tx_id: str) -> Iterator[Settled]:
     """The contracts of a settlement but those refused, which the outcome names by place or as payer/id."""
     for index, (text, charged) in enumerate(operation.arg["items"]):
         if f"#{index}" in refused:
             continue
         contract = parse_contract(text).body
         if f"{contract.iss}/{contract.jti}" not in refused:
-            yield Settled(contract.iss, operation.iss, contract.jti, contract.op, contract.tok, charged)
+            yield Settled(
+                contract.iss, operation.iss, contract.jti, contract.op, contract.tok, charged, tx_id
+            )
 
 
 def gather(

@@ -10,6 +10,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import NamedTuple
 
+from tokenmesh.cli.demo import exporting
 from tokenmesh.cli.demo.chance import seeded
 from tokenmesh.cli.demo.ground import EMBEDDED
 from tokenmesh.cli.demo.plan import CONTRACT_TTL_S, LOSS, NAMES, SERVICES, SHOPPER, Paths, Service
@@ -44,6 +45,8 @@ class Options(NamedTuple):
     shoppers: int
     ledger: str = EMBEDDED
     """On what kind of ledger."""
+    otlp: str | None = None
+    """The collector that spans and metrics are sent to."""
 
 
 class Launch:
@@ -72,9 +75,10 @@ class Launch:
         for service in SERVICES:
             command = _command(service, self._ports[service.name])
             self._children.start(service.name, command, self._environment(service.name))
-        seed, seconds, shoppers, _ = self._options
-        load = [sys.executable, "-m", "tokenmesh.cli.demo.shoppers", str(seed), str(shoppers), str(seconds)]
-        self._children.start(SHOPPERS, load, self._environment(SHOPPER))
+        what = self._options
+        load = [str(part) for part in (what.seed, what.shoppers, what.seconds)]
+        shoppers = [sys.executable, "-m", "tokenmesh.cli.demo.shoppers", *load]
+        self._children.start(SHOPPERS, shoppers, self._environment(SHOPPER))
 
     def answers(self, name: str) -> bool:
         """Whether the service itself, not the wire before it, says what it offers.
@@ -111,9 +115,11 @@ class Launch:
     def _environment(self, name: str) -> dict[str, str]:
         # A shopper has a little more patience than the shop: a page without its ad is better than none.
         patience = {"TOKENMESH_RETRY_S_MAX": str(CONTRACT_TTL_S)} if name == SHOPPER else {}
+        otlp = self._options.otlp
         return {
             **SETTINGS,
             **patience,
+            **({} if otlp is None else {exporting.VARIABLE: otlp}),
             "TOKENMESH_HOME": str(self._paths.home),
             "TOKENMESH_LEDGER": self._ledger,
             "TOKENMESH_SERVICE": name,

@@ -128,6 +128,11 @@ class Paths(NamedTuple):
         return self.home / "visits.jsonl"
 
     @property
+    def settled(self) -> Path:
+        """Each contract that the ledger's history has settled, and in which transaction."""
+        return self.home / "settled.jsonl"
+
+    @property
     def door(self) -> Path:
         """A file that the shoppers wait for: once it is there, the shop is open."""
         return self.home / "open"

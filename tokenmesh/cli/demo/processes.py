@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import IO
 
 from tokenmesh.cli.demo import warden
+from tokenmesh.cli.demo.exporting import VARIABLE
 
 PORTS = range(20_000, 32_000)
 """Below the ports that the system gives to outgoing connections: none of those may take the port of a
@@ -50,7 +51,7 @@ def _inherited() -> dict[str, str]:
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("TOKENMESH_", "GUNICORN_", "UVICORN_", "FLASK_"))
-        and name != "WEB_CONCURRENCY"
+        and name not in ("WEB_CONCURRENCY", VARIABLE)
         and not name.lower().endswith("_proxy")
     }
 

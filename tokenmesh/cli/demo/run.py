@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 
-from tokenmesh.cli.demo.auditor import audit
+from tokenmesh.cli.demo import exporting
+from tokenmesh.cli.demo.auditor import Evidence, audit
 from tokenmesh.cli.demo.economy import Economy
 from tokenmesh.cli.demo.evidence import gather, happened, published
 from tokenmesh.cli.demo.ground import Ground, network_home, prepare
 from tokenmesh.cli.demo.launch import SHOPPERS, Launch, Options, served_by
-from tokenmesh.cli.demo.notes import Reader
+from tokenmesh.cli.demo.notes import Notes, Reader
 from tokenmesh.cli.demo.plan import (
     ALLOWANCE_TTL_S,
     GRACE_S,
@@ -26,12 +27,13 @@ from tokenmesh.cli.demo.processes import ChildFailed, Children
 from tokenmesh.cli.demo.scenes import Deed, freezing, killing, running_dry
 from tokenmesh.cli.demo.summary import Summary, Visit
 from tokenmesh.cli.demo.tally import Passage, Tally
+from tokenmesh.cli.demo.traced import Traced
 from tokenmesh.cli.demo.view import Row, View
 from tokenmesh.journal import Journal, open_journal
 from tokenmesh.steps import run, wait
 
 TICK_S = 0.2
-START_S_MAX = 40.0
+START_S_MAX = 90.0
 LAST_PAGE_S_MAX = 20.0
 SETTLE_S_MAX = 10.0
 EXPIRE_S_MAX = ALLOWANCE_TTL_S + GRACE_S + 5.0
@@ -93,6 +95,9 @@ class Demo:
 
     def _start(self) -> None:
         self._launch.start(self._economy.url)
+        otlp = self._options.otlp
+        if otlp is not None and not exporting.takes_spans(otlp):
+            self.event(f"nothing takes spans at {otlp}: the demo goes on without", "yellow")
         deadline = time.monotonic() + START_S_MAX
         missing = set(NAMES)
         while missing:
@@ -164,6 +169,9 @@ class Demo:
             minted=self._economy.minted,
             verify_findings=verify_findings,
         )
+        settled = Notes(self._paths.settled)
+        for one in evidence.settled:
+            settled.write(**one._asdict())
         visits = [
             Visit(note["page"], note["ms"], note["outcome"]) for note in Reader(self._paths.visits).new()
         ]
@@ -177,7 +185,14 @@ class Demo:
             happenings=happened(self._paths),
             shopping_s=self._shopped_s,
             total_s=time.monotonic() - self._began,
+            traced=self._traced(evidence),
         )
+
+    def _traced(self, evidence: Evidence) -> Traced | None:
+        endpoint = self._options.otlp
+        if endpoint is None:
+            return None
+        return Traced.of(endpoint, exporting.takes_spans(endpoint), evidence.settled)
 
     def _replaying(self, done: int, total: int) -> None:
         self._phase(f"replaying the ledger: {done:,} of {total:,} transactions", 0.95)

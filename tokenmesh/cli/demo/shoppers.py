@@ -19,9 +19,10 @@ from typing import Any
 import httpx
 
 from tokenmesh import calls
+from tokenmesh.cli.demo import exporting
 from tokenmesh.cli.demo.chance import seeded
 from tokenmesh.cli.demo.notes import Notes
-from tokenmesh.cli.demo.plan import Paths
+from tokenmesh.cli.demo.plan import SHOPPER, Paths
 from tokenmesh.errors import CallError
 
 ORDER_TRIES_MAX = 4
@@ -126,4 +127,5 @@ async def main(seed: int, shoppers: int, seconds: float) -> None:
 
 
 if __name__ == "__main__":
+    exporting.begin(SHOPPER)
     asyncio.run(main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])))

@@ -15,6 +15,7 @@ from tokenmesh.cli.demo.auditor import Check, Evidence
 from tokenmesh.cli.demo.plan import GOVERNANCE, NAMES, SHOPPER
 from tokenmesh.cli.demo.scenes import Deed
 from tokenmesh.cli.demo.tally import Tally, percentile
+from tokenmesh.cli.demo.traced import Traced
 
 PAYERS = (SHOPPER, "frontend", "recommendation", "checkout")
 
@@ -42,6 +43,7 @@ class Summary:
         happenings: Counter[tuple[str, str, str]],
         shopping_s: float,
         total_s: float,
+        traced: Traced | None = None,
     ) -> None:
         self._options = options
         self._evidence = evidence
@@ -52,6 +54,7 @@ class Summary:
         self._happenings = happenings
         self._shopping_s = shopping_s
         self._total_s = total_s
+        self._traced = traced
         self._flows: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
         for settled in evidence.settled:
             self._flows[settled.payer, settled.payee].append(settled.charged)
@@ -91,6 +94,7 @@ class Summary:
                 check.name: {"ok": check.ok, "figure": check.figure, "findings": list(check.findings)}
                 for check in self._checks.values()
             },
+            "traces": None if self._traced is None else self._traced.to_json(),
             "shopping_s": round(self._shopping_s, 1),
             "total_s": round(self._total_s, 1),
         }
@@ -120,7 +124,8 @@ class Summary:
         console.print()
         console.print(self._matrix())
         console.print(self._times())
-        for line in (*self._trouble(), Text(), *self._invariants(), Text(), self._verdict()):
+        traces = [] if self._traced is None else [*self._traced.lines(), Text()]
+        for line in (*self._trouble(), Text(), *self._invariants(), Text(), *traces, self._verdict()):
             console.print(line, soft_wrap=True)
 
     def _invariants(self) -> list[Text]:

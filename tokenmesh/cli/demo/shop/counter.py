@@ -11,12 +11,13 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from tokenmesh import calls, priced
-from tokenmesh.cli.demo.shop.house import because, note_run, or_else
+from tokenmesh.cli.demo.exporting import watched
+from tokenmesh.cli.demo.shop.house import because, note_run, or_else, spanned
 from tokenmesh.errors import CallError
 
 CARTS_MAX = 10_000
 
-cart = FastAPI(title="cart")
+cart = watched(FastAPI(title="cart"))
 carts: dict[str, dict[str, int]] = {}
 """In memory: who kills the cart empties it, as in many a real shop."""
 
@@ -28,6 +29,7 @@ class Line(BaseModel):
 
 @cart.get("/carts/{shopper}")
 @priced(tokens=1)
+@spanned
 async def show(shopper: str) -> list[Line]:
     note_run()
     return [Line(product=product, quantity=quantity) for product, quantity in carts.get(shopper, {}).items()]
@@ -35,6 +37,7 @@ async def show(shopper: str) -> list[Line]:
 
 @cart.put("/carts/{shopper}/lines")
 @priced(tokens=1)
+@spanned
 async def put(shopper: str, line: Line) -> dict[str, int]:
     note_run()
     if shopper not in carts and len(carts) >= CARTS_MAX:
@@ -45,12 +48,13 @@ async def put(shopper: str, line: Line) -> dict[str, int]:
 
 @cart.delete("/carts/{shopper}", status_code=204)
 @priced(tokens=1)
+@spanned
 async def empty(shopper: str) -> None:
     note_run()
     carts.pop(shopper, None)
 
 
-checkout = FastAPI(title="checkout")
+checkout = watched(FastAPI(title="checkout"))
 
 
 class Order(BaseModel):
@@ -113,6 +117,7 @@ async def write(service: httpx.AsyncClient, to: str, text: str) -> bool:
 
 @checkout.post("/orders", status_code=201)
 @priced(tokens=25, fulfilled_when=lambda response: response.status_code == 201)
+@spanned
 async def place(order: Order, response: Response) -> dict[str, Any]:
     note_run()
     lines = await lines_of(order.shopper)

@@ -8,12 +8,13 @@ from fastapi import BackgroundTasks, FastAPI
 from pydantic import BaseModel, Field
 
 from tokenmesh import charge, priced
-from tokenmesh.cli.demo.shop.house import note_run
+from tokenmesh.cli.demo.exporting import watched
+from tokenmesh.cli.demo.shop.house import note_run, spanned
 
 GRAMS_A_PARCEL = 2_000
 PARCELS_MAX = 20
 
-shipping = FastAPI(title="shipping")
+shipping = watched(FastAPI(title="shipping"))
 
 
 class Goods(BaseModel):
@@ -23,6 +24,7 @@ class Goods(BaseModel):
 
 @shipping.post("/quotes")
 @priced(tokens=1)
+@spanned
 async def quote(goods: Goods) -> dict[str, int]:
     note_run()
     return {"cents": 350 + goods.grams // 10}
@@ -31,6 +33,7 @@ async def quote(goods: Goods) -> dict[str, int]:
 # How many parcels it takes is known after packing: the payer agrees to a most, and is charged what it was.
 @shipping.post("/shipments", status_code=201)
 @priced(up_to=4 + 2 * PARCELS_MAX)
+@spanned
 async def ship(goods: Goods) -> dict[str, Any]:
     note_run()
     parcels = -(-goods.grams // GRAMS_A_PARCEL)
@@ -38,7 +41,7 @@ async def ship(goods: Goods) -> dict[str, Any]:
     return {"parcels": parcels, "to": goods.to}
 
 
-email = FastAPI(title="email")
+email = watched(FastAPI(title="email"))
 letters_sent = 0
 
 
@@ -56,6 +59,7 @@ def send(letter: Letter) -> None:
 # Not async on purpose, and the letter goes out after the response: both are as usual under @priced.
 @email.post("/letters", status_code=202)
 @priced(tokens=2)
+@spanned
 def confirm(letter: Letter, background: BackgroundTasks) -> dict[str, bool]:
     note_run()
     background.add_task(send, letter)

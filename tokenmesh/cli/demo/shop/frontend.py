@@ -11,10 +11,11 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from tokenmesh import calls, priced
-from tokenmesh.cli.demo.shop.house import because, note_run, or_else
+from tokenmesh.cli.demo.exporting import watched
+from tokenmesh.cli.demo.shop.house import because, note_run, or_else, spanned
 from tokenmesh.errors import CallError
 
-app = FastAPI(title="frontend")
+app = watched(FastAPI(title="frontend"))
 
 
 @calls("productcatalog", max_tokens=5)
@@ -80,6 +81,7 @@ async def check_out(service: httpx.AsyncClient, order: dict[str, Any]) -> dict[s
 
 @app.get("/")
 @priced(tokens=12)
+@spanned
 async def home(shopper: str) -> dict[str, Any]:
     note_run()
     wares, codes, text, lines = await asyncio.gather(
@@ -93,6 +95,7 @@ async def home(shopper: str) -> dict[str, Any]:
 
 @app.get("/products/{name}")
 @priced(tokens=10)
+@spanned
 async def show_product(name: str, currency: str = "EUR") -> dict[str, Any]:
     note_run()
     found = await product(name)
@@ -111,6 +114,7 @@ class Line(BaseModel):
 
 @app.put("/carts/{shopper}/lines")
 @priced(tokens=3)
+@spanned
 async def add_line(shopper: str, line: Line) -> dict[str, int]:
     note_run()
     return {"lines": await put_into_cart(shopper, line.model_dump())}
@@ -118,6 +122,7 @@ async def add_line(shopper: str, line: Line) -> dict[str, int]:
 
 @app.get("/carts/{shopper}")
 @priced(tokens=8)
+@spanned
 async def show_cart(shopper: str) -> dict[str, Any]:
     note_run()
     lines = await cart_lines(shopper)
@@ -139,6 +144,7 @@ class Order(BaseModel):
 
 @app.post("/orders")
 @priced(tokens=30)
+@spanned
 async def place_order(order: Order) -> dict[str, Any]:
     note_run()
     placed: dict[str, Any] = await check_out(order.model_dump())

@@ -4,26 +4,38 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import httpx
+from opentelemetry import trace
 
 from tokenmesh import current_contract
+from tokenmesh.cli.demo import exporting
 from tokenmesh.cli.demo.notes import Notes
 from tokenmesh.cli.demo.plan import Paths
 from tokenmesh.errors import CallError
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 SERVICE = os.environ["TOKENMESH_SERVICE"]
 _paths = Paths(Path(os.environ["TOKENMESH_HOME"]))
 _runs = Notes(_paths.runs(SERVICE))
 _happenings = Notes(_paths.happenings)
+_tracer = trace.get_tracer("shop")
+exporting.begin(SERVICE)
 
 CannotServe = (CallError, httpx.HTTPError)
 """What a call to another service of the shop may end with: it did not work out, or it said no."""
+
+
+def spanned(handler: Callable[P, T]) -> Callable[P, T]:
+    """A handler with a span of its own, as an application has them where it wants to see itself at work."""
+    decorate: Any = _tracer.start_as_current_span(f"shop {handler.__name__}")
+    spanned: Callable[P, T] = decorate(handler)
+    return spanned
 
 
 def note_run() -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from flask import Flask, Response, jsonify, request
 
 from tokenmesh import priced
-from tokenmesh.cli.demo.shop.house import note_run
+from tokenmesh.cli.demo.exporting import watched
+from tokenmesh.cli.demo.shop.house import note_run, spanned
 
 PER_EURO = {"CHF": 0.95, "EUR": 1.0, "GBP": 0.85, "JPY": 162.0, "USD": 1.08}
 
-currency = Flask("currency")
+currency = watched(Flask("currency"))
 
 
 @currency.get("/currencies")
 @priced(tokens=1)
+@spanned
 def list_currencies() -> Response:
     note_run()
     return jsonify(sorted(PER_EURO))
@@ -21,6 +23,7 @@ def list_currencies() -> Response:
 
 @currency.get("/conversions/<code>")
 @priced(tokens=1)
+@spanned
 def convert(code: str) -> tuple[Response, int]:
     note_run()
     if code not in PER_EURO:
@@ -28,7 +31,7 @@ def convert(code: str) -> tuple[Response, int]:
     return jsonify({"currency": code, "amount": round(int(request.args["cents"]) * PER_EURO[code])}), 200
 
 
-payment = Flask("payment")
+payment = watched(Flask("payment"))
 
 
 def fee(*_: object) -> int:
@@ -40,6 +43,7 @@ def fee(*_: object) -> int:
 # like any other to the caller (200), but no work that anyone pays for.
 @payment.post("/charges")
 @priced(tokens=fee, via="hold", fulfilled_when=lambda response: response.status_code == 201)
+@spanned
 def charge_card() -> tuple[Response, int]:
     note_run()
     card = request.get_json()["card"]

@@ -6,7 +6,8 @@ import httpx
 from flask import Flask, Response, abort, jsonify, request
 
 from tokenmesh import calls, priced
-from tokenmesh.cli.demo.shop.house import because, note_run
+from tokenmesh.cli.demo.exporting import watched
+from tokenmesh.cli.demo.shop.house import because, note_run, spanned
 from tokenmesh.errors import CallError
 
 PRODUCTS = {
@@ -21,11 +22,12 @@ PRODUCTS = {
     "watering-can": {"name": "A watering can for tall shelves", "cents": 2700, "grams": 800},
 }
 
-productcatalog = Flask("productcatalog")
+productcatalog = watched(Flask("productcatalog"))
 
 
 @productcatalog.get("/products")
 @priced(tokens=3)
+@spanned
 def list_products() -> Response:
     note_run()
     return jsonify([{"id": key, **product} for key, product in PRODUCTS.items()])
@@ -33,6 +35,7 @@ def list_products() -> Response:
 
 @productcatalog.get("/products/<product>")
 @priced(tokens=1)
+@spanned
 def get_product(product: str) -> Response:
     note_run()
     if product not in PRODUCTS:
@@ -40,7 +43,7 @@ def get_product(product: str) -> Response:
     return jsonify({"id": product, **PRODUCTS[product]})
 
 
-recommendation = Flask("recommendation")
+recommendation = watched(Flask("recommendation"))
 
 
 @calls("productcatalog", max_tokens=5)
@@ -52,6 +55,7 @@ def all_products(service: httpx.Client) -> list[dict[str, str]]:
 # It earns two tokens and pays three: a business that cannot last, and in the demo it does not.
 @recommendation.get("/recommendations/<product>")
 @priced(tokens=2)
+@spanned
 def recommend(product: str) -> Response:
     note_run()
     others = [other["id"] for other in all_products() if other["id"] != product]
@@ -65,7 +69,7 @@ def failed_dependency(error: Exception) -> tuple[Response, int]:
     return jsonify(because(error)), 424
 
 
-ad = Flask("ad")
+ad = watched(Flask("ad"))
 
 
 def of_public_interest(*_: object) -> bool:
@@ -74,6 +78,7 @@ def of_public_interest(*_: object) -> bool:
 
 @ad.get("/ads")
 @priced(tokens=1, exempt_when=of_public_interest)
+@spanned
 def advertise() -> Response:
     note_run()
     context = request.args.get("context", "")
