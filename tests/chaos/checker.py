@@ -104,10 +104,8 @@ def _fulfilled(books: Books) -> list[str]:
     """Charged if and only if fulfilled, and what the handler said it is worth."""
     charged, payee = _charged(books), _payee(books)
     findings = [
-        f"contract {jti} of {payer} is {end} in the journal and "
-        + (f"charged {charged[key]}" if key in charged else "not charged")
+        f"contract {key[2]} of {key[0]} is {end} in the journal, and charged {charged.get(key, 'nothing')}"
         for key, end in books.ends.items()
-        for payer, _, jti in [key]
         if (end == "fulfilled") != (key in charged)
     ]
     for run in books.runs:

@@ -48,10 +48,10 @@ class Payer:
         self._pause = threading.Event()
 
     def keyed(self, way: str) -> None:
-        """One job after the other, each until it is done: also the last one, when it is time to stop."""
+        """One job after the other, each until it is done; first the one that a life before may have begun."""
         number = self._begun[way]
         with default_mesh().client(PAYEE, url=self._url, retry=PATIENT) as client:
-            while not self._stop.exists():
+            while number == self._begun[way] or not self._stop.exists():
                 job = f"{self.name}-{way}-{number}"
                 while not self._tried(
                     way, number, lambda job=job: client.post(f"/{way}/{job}", idempotency_key=job)

@@ -25,8 +25,8 @@ LULL_S = 4.0
 
 
 class Deed(NamedTuple):
-    """One piece of trouble: at ``at_s``, ``victim`` gets the signal ``how``. After ``for_s`` who was stopped is
-    woken, and a node that was killed is started; everyone else is started again at once."""
+    """One piece of trouble: at ``at_s``, ``victim`` gets the signal ``how``. After ``for_s`` who was stopped
+    is woken, and a node that was killed is started; everyone else is started again at once."""
 
     at_s: float
     victim: str
