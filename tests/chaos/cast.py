@@ -21,7 +21,8 @@ from chaos.grounds import Ground
 
 from support.homes import TESTS, Supervised, server_command
 from tokenmesh.cli.demo import warden
-from tokenmesh.fabric.network import processes
+from tokenmesh.fabric.errors import NetworkError
+from tokenmesh.fabric.network import Network, processes
 
 WORKERS = 2
 PAYERS = {"alice-1": "alice", "alice-2": "alice", "bob-1": "bob"}
@@ -36,7 +37,8 @@ SETTINGS = {
     "TOKENMESH_TIMEOUT_S": "3",
 }
 """Short times, so that leases run out and allowances are opened anew many times in a minute."""
-FINISH_S_MAX = 120.0
+FINISH_S_MAX = 300.0
+STARTS_MAX = 3
 
 
 class Warden:
@@ -147,7 +149,7 @@ class Cast:
         if victim in self._ground.nodes and network is not None:
             self._signal_node(victim, signal.SIGCONT)
             with self._nodes:
-                network.start(victim)
+                _start(network, victim)
             return
         kill = os.kill if victim.startswith("payee worker ") else os.killpg
         _send(kill, pids, signal.SIGCONT)
@@ -195,6 +197,18 @@ class Cast:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _start(network: Network, node: str) -> None:
+    """Start a node; again if it takes too long, as it may while what it depends on is away."""
+    for attempt in range(STARTS_MAX):
+        try:
+            network.start(node)
+        except NetworkError:
+            if attempt + 1 == STARTS_MAX:
+                raise
+        else:
+            return
 
 
 def _is_worker(pid: int) -> bool:

@@ -17,6 +17,7 @@ from chaos.checker import check
 from chaos.gather import books, expire_and_sweep, journal_of
 from chaos.grounds import Ground, prepared
 from chaos.notes import Folder
+from chaos.pace import Pace
 from chaos.payer import PAYEE
 from chaos.plan import Deed, draw
 
@@ -27,6 +28,7 @@ from tokenmesh.steps import run, wait
 
 SUPPLY = 10_000_000
 TOKENS = 1_000_000
+GRACE_S = 3_600
 REST_S_MAX = 120.0
 POLL_S = 0.1
 FRAMEWORKS = ("flask", "fastapi")
@@ -65,8 +67,8 @@ class Chaos:
         self._tell = tell
         self._story: list[str] = []
         self._wrong: list[str] = []
-        self._began = 0.0
-        self._over = threading.Event()
+        self._pace = Pace()
+        self._busy: dict[str, threading.Lock] = {}
 
     def run(self) -> Report:
         """Carry it out from beginning to end."""
@@ -103,7 +105,8 @@ class Chaos:
         cli("wallet", "create", PAYEE, "--url", cast.url, *where)
         for name in sorted(set(PAYERS.values())):
             cli("wallet", "create", name, "--tokens", str(TOKENS), *where)
-        # A ledger of its own, as `later` would put the clock of the rules forward.
+        # Longer than a ledger can be away in a run: what is owed and not settled by then is lost by design.
+        cli("policy", "set", f"grace_s={GRACE_S}", *where)
         listed = cli.json("history", "--limit", "1", *where)
         return int(listed[0]["number"])
 
@@ -111,28 +114,39 @@ class Chaos:
         """Carry out the plan, each deed on a thread of its own: some last while others begin."""
         plan = draw(self._seed, self._seconds, self._kind, cast.victims, cast.nodes)
         self._tell(f"{len(plan)} deeds in {self._seconds:g} s")
-        self._began = time.monotonic()
+        self._pace = Pace()
+        self._busy = {group: threading.Lock() for group in cast.victims.values()}
         with ThreadPoolExecutor(len(cast.victims), thread_name_prefix="chaos") as pool:
             doing = []
             for deed in plan:
-                self._over.wait(max(0.0, deed.at_s - self._now()))
+                self._pace.until(deed.at_s)
                 doing.append(pool.submit(self._do, cast, deed))
             for one in doing:
                 one.result()
-        self._over.wait(max(0.0, self._seconds - self._now()))
+        self._pace.until(self._seconds)
 
     def _do(self, cast: Cast, deed: Deed) -> None:
-        began = self._now()
-        pids = cast.attack(deed.victim, signal.Signals[deed.how])
-        who = f"{deed.victim} ({', '.join(map(str, pids)) or 'not there just now'})"
-        self._over.wait(deed.for_s)
+        began = self._pace.now()
+        line = f"{began:8.2f} s  {deed.how} {deed.victim}"
+        busy = self._busy[cast.victims[deed.victim]]
+        if not busy.acquire(blocking=False):
+            self._note(f"{line}: left out, it is not yet back from the last time")
+            return
         try:
+            pids = cast.attack(deed.victim, signal.Signals[deed.how])
+            line += f" ({', '.join(map(str, pids)) or 'not there just now'})"
+            self._pace.until(began + deed.for_s)
             cast.go_on(deed.victim, pids)
+            if deed.for_s:
+                line += f", until {self._pace.now():.2f} s"
         except Exception as error:
             self._wrong.append(f"{deed.victim} did not come back: {error}")
-        line = f"{began:8.2f} s  {deed.how} {who}"
-        if deed.for_s:
-            line += f", until {self._now():.2f} s"
+            line += ", and it did not come back"
+        finally:
+            busy.release()
+        self._note(line)
+
+    def _note(self, line: str) -> None:
         self._story.append(line)
         self._tell(line)
 
@@ -141,21 +155,18 @@ class Chaos:
         self._tell("the trouble is over: payers and governance finish")
         self._wrong += cast.finish()
         self._tell("waiting until everything is settled")
-        deadline = time.monotonic() + REST_S_MAX
+        deadline = self._pace.now() + REST_S_MAX
         journal = journal_of(self._folder)
         try:
             while (stats := run(wait(journal.stats()))).unsettled or stats.open:
-                if time.monotonic() > deadline:
+                if self._pace.now() > deadline:
                     self._wrong.append(f"not at rest after {REST_S_MAX:g} s: {stats}")
                     break
                 _look_after(cast.url)
-                self._over.wait(POLL_S)
+                self._pace.until(self._pace.now() + POLL_S)
         finally:
             journal.close()
         cast.stop_payee()
-
-    def _now(self) -> float:
-        return time.monotonic() - self._began
 
 
 def _look_after(url: str) -> None:
