@@ -18,11 +18,13 @@ import httpx
 import pytest
 import tenacity
 
+from support.cli import Cli
 from support.disks import Disk, small_disk
 from support.homes import Home, Supervised, served, server_command, until
 from support.servers import free_port
 from tokenmesh import Mesh
-from tokenmesh.errors import CallError
+from tokenmesh.errors import CallError, LedgerUnavailable, NotFundedYet
+from tokenmesh.ledger.verify import verify_ledger
 from tokenmesh.steps import run
 from tokenmesh_chaincode import documents
 from tokenmesh_chaincode.documents import Contract
@@ -153,7 +155,8 @@ def assert_unkept(answer: httpx.Response, jti: str, why: str) -> None:
     problem = answer.json()
     assert problem["code"] == "journal_unavailable", problem
     assert re.search(why, problem["detail"]), problem
-    assert problem["contract_id"] == jti
+    # Who cannot even open its journal has not read the contract.
+    assert problem.get("contract_id", jti) == jti
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
@@ -172,3 +175,95 @@ def test_a_journal_without_room(home: Home, disk: Disk, tmp_path: Path, framewor
             patient = asking.result(60)
         assert patient.json() == {"done": "patience"}
         payee.check(home, others=[patient.extensions["tokenmesh"].contract_id])
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_journal_on_a_disk_that_may_only_be_read(
+    home: Home, disk: Disk, tmp_path: Path, framework: str
+) -> None:
+    """A payee that starts on such a disk refuses with the reason; once it may write it does, by itself."""
+    payee = Payee(home, disk.path / "journal.db", tmp_path, framework)
+    with Mesh("payer", home=home.path) as mesh:
+        with payee.served():
+            assert payee.ask(mesh)[1].status_code == 200
+        disk.remount("ro")
+        with payee.served():
+            for _ in range(3):
+                payee.refuses(mesh, "Read-only file system|may not be written|cannot be opened")
+            disk.remount("rw")
+            payee.check(home)
+
+
+@pytest.fixture
+def cli(disk: Disk) -> Cli:
+    """A home on the small disk, as everybody makes one."""
+    cli = Cli(disk.path / "home")
+    cli("init", "--supply", "1000")
+    cli("wallet", "create", "service-a", "--tokens", "100")
+    return cli
+
+
+def test_a_ledger_without_room(cli: Cli, disk: Disk) -> None:
+    """Each command says that the disk is full, and has done nothing; `verify` does not call that damage. With
+    room again the same commands do it."""
+    disk.fill()
+    for command in (("grant", "service-a", "5"), ("balance", "service-a"), ("verify",)):
+        assert "its disk is full" in cli.refused(*command)
+    assert re.search("its disk is full|No space left", cli.refused("wallet", "create", "service-b"))
+    elsewhere = Cli(disk.path / "another")
+    assert "No space left on device" in elsewhere.refused("init", "--supply", "10")
+    disk.free()
+    assert cli.total("service-a") == 100
+    cli("grant", "service-a", "5")
+    cli("wallet", "create", "service-b")
+    assert cli.total("service-a") == 105
+    cli("verify")
+    elsewhere("init", "--supply", "10")
+    elsewhere("verify")
+
+
+def test_a_ledger_that_runs_out_of_room_while_services_use_it(disk: Disk, tmp_path: Path) -> None:
+    """The payer hears that nothing is set aside, the payee works on and keeps what it is owed in its journal,
+    readers read; with room again it is settled, by itself, and every token is where it should be."""
+    home = Home(disk.path / "home")
+    home.open_wallet("payer", tokens=100_000)
+    home.open_wallet("payee")
+    payee = Payee(home, tmp_path / "journal.db", tmp_path, "fastapi")
+    with payee.served(), Mesh("payer", home=home.path, allowance_calls=100) as mesh:
+        assert payee.ask(mesh)[1].status_code == 200
+        until(lambda: home.total("payee") == PRICE, "the first call is settled")
+        disk.fill()
+        full = _until_full(home)
+        with mesh.client("payee", url=payee.url, via="hold") as client, pytest.raises(NotFundedYet):
+            client.get("/work/thing")
+        answers = [payee.ask(mesh)[1] for _ in range(10)]
+        assert {answer.status_code for answer in answers} == {200}, "paid out of what is set aside already"
+        assert home.total("payee") == PRICE, "and readers read"
+        disk.free()
+        payee.check(home)
+    assert "its disk is full" in full
+    home.ledger.close()
+    assert verify_ledger(disk.path / "home" / "ledger.db").ok
+
+
+def _until_full(home: Home) -> str:
+    """Use up what room the ledger's files have left: the error of the grant for which there is none."""
+    for _ in range(ROOM_MAX):
+        try:
+            home.do("grant", {"to": "payer", "tokens": 1})
+        except LedgerUnavailable as error:
+            return str(error)
+    raise AssertionError(f"{ROOM_MAX} grants were done on a disk that is full")
+
+
+def test_a_ledger_on_a_disk_that_may_only_be_read(cli: Cli, disk: Disk) -> None:
+    """What cannot be done is said to be so for that reason, and is done once it can be."""
+    disk.remount("ro")
+    assert "read-only" in cli.refused("grant", "service-a", "5")
+    assert re.search("read-only|Read-only", cli.refused("wallet", "create", "service-b"))
+    for command in (("balance", "service-a"), ("verify",)):
+        assert "its folder is read-only" in cli.refused(*command)
+    disk.remount("rw")
+    cli("grant", "service-a", "5")
+    assert cli.total("service-a") == 105
+    cli("verify")
