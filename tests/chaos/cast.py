@@ -30,13 +30,14 @@ PAYERS = {"alice-1": "alice", "alice-2": "alice", "bob-1": "bob"}
 SETTINGS = {
     "TOKENMESH_ALLOWANCE_CALLS": "40",
     "TOKENMESH_ALLOWANCE_TTL_S": "20",
+    "TOKENMESH_HOLD_TTL_S": "10",
     "TOKENMESH_LEASE_S": "2",
     "TOKENMESH_SETTLE_BACKOFF_S_MAX": "1",
     "TOKENMESH_SETTLE_INTERVAL_S": "0.2",
     "TOKENMESH_SWEEP_INTERVAL_S": "1",
     "TOKENMESH_TIMEOUT_S": "3",
 }
-"""Short times, so that leases run out and allowances are opened anew many times in a minute."""
+"""Short times, so that leases and holds run out, and allowances are opened anew many times in a minute."""
 FINISH_S_MAX = 300.0
 STARTS_MAX = 3
 
