@@ -10,7 +10,7 @@ from chaos.run import Chaos
 
 from tokenmesh.fabric.network import available, find_tools
 
-SECONDS = {EMBEDDED: 14.0, FABRIC: 20.0}
+SECONDS = {EMBEDDED: 20.0, FABRIC: 28.0}
 BUILD_TIMEOUT_S = 1_200
 
 
