@@ -63,6 +63,7 @@ class Recorded(NamedTuple):
 class Books(NamedTuple):
     """All that is known at the end of a run."""
 
+    payee: str
     evidence: Evidence
     """What the demo's auditor is shown."""
     runs: Sequence[Run]
@@ -95,14 +96,9 @@ def _charged(books: Books) -> dict[Key, int]:
     return {settled.key: settled.charged for settled in books.evidence.settled}
 
 
-def _payee(books: Books) -> str:
-    (name,) = {run.service for run in books.evidence.runs}
-    return name
-
-
 def _fulfilled(books: Books) -> list[str]:
     """Charged if and only if fulfilled, and what the handler said it is worth."""
-    charged, payee = _charged(books), _payee(books)
+    charged, payee = _charged(books), books.payee
     findings = [
         f"contract {key[2]} of {key[0]} is {end} in the journal, and charged {charged.get(key, 'nothing')}"
         for key, end in books.ends.items()
@@ -119,7 +115,7 @@ def _fulfilled(books: Books) -> list[str]:
 
 def _answered(books: Books) -> list[str]:
     """What a payer was answered is true: charged so much, for that very run, and nothing for what failed."""
-    charged, payee = _charged(books), _payee(books)
+    charged, payee = _charged(books), books.payee
     by_run = {run.run: run for run in books.runs}
     findings = []
     for answer in books.answers:
@@ -147,7 +143,7 @@ def _jobs(books: Books) -> list[str]:
     for (process, way), found in numbers.items():
         if found != list(range(len(found))):
             findings.append(f"{process} has noted other {way} jobs than 0 to {len(found) - 1}, each once")
-    charged, payee = _charged(books), _payee(books)
+    charged, payee = _charged(books), books.payee
     paid = {(run.job, run.jti): run for run in books.runs if (run.payer, payee, run.jti) in charged}
     for job, times in Counter(job for job, _ in paid).items():
         if times > 1 and not _may_forget(books, job):

@@ -98,6 +98,7 @@ def books(ground: Ground, minted: int, founded: int) -> Books:
     found = {(one.payer, PAYEE, one.jti): run(wait(journal.find(one.payer, one.jti))) for one in runs}
     journal.close()
     return Books(
+        payee=PAYEE,
         evidence=evidence,
         runs=runs,
         answers=[answer for answer, _ in answers],

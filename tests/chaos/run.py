@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -13,7 +14,7 @@ from typing import NamedTuple
 
 import httpx
 from chaos.cast import PAYERS, Cast, Warden
-from chaos.checker import check
+from chaos.checker import Books, check
 from chaos.gather import books, expire_and_sweep, journal_of
 from chaos.grounds import Ground, prepared
 from chaos.notes import Folder
@@ -71,7 +72,18 @@ class Chaos:
         self._busy: dict[str, threading.Lock] = {}
 
     def run(self) -> Report:
-        """Carry it out from beginning to end."""
+        """Carry it out from beginning to end; whatever goes wrong on the way is in the report."""
+        counts: dict[str, int] = {"deeds": 0}
+        try:
+            found = self._carry_out()
+            counts = _counts(found)
+            self._wrong += check(found)
+        except Exception:
+            self._wrong.append(f"the run broke off: {traceback.format_exc()}")
+        counts["deeds"] = len(self._story)
+        return Report(self._seed, self._kind, self._framework, sorted(self._story), counts, self._wrong)
+
+    def _carry_out(self) -> Books:
         with ExitStack() as stack:
             warden = Warden()
             stack.callback(warden.close)
@@ -85,17 +97,7 @@ class Chaos:
             self._come_to_rest(cast)
             self._tell("hours later: expiry, sweep, and the checker")
             expire_and_sweep(ground)
-            found = books(ground, SUPPLY, founded)
-        counts = {
-            "deeds": len(self._story),
-            "runs of a handler": len(found.runs),
-            "contracts settled": len(found.evidence.settled),
-            "tokens earned": sum(settled.charged for settled in found.evidence.settled),
-            "answers": len(found.answers),
-            "acts of governance": len(found.recorded),
-        }
-        wrong = [*self._wrong, *check(found)]
-        return Report(self._seed, self._kind, self._framework, sorted(self._story), counts, wrong)
+            return books(ground, SUPPLY, founded)
 
     def _found(self, ground: Ground, cast: Cast) -> int:
         """Make the domain and its wallets; the number of the last transaction of the founding."""
@@ -167,6 +169,18 @@ class Chaos:
         finally:
             journal.close()
         cast.stop_payee()
+
+
+def _counts(found: Books) -> dict[str, int]:
+    """How much happened."""
+    return {
+        "deeds": 0,
+        "runs of a handler": len(found.runs),
+        "contracts settled": len(found.evidence.settled),
+        "tokens earned": sum(settled.charged for settled in found.evidence.settled),
+        "answers": len(found.answers),
+        "acts of governance": len(found.recorded),
+    }
 
 
 def _look_after(url: str) -> None:

@@ -49,6 +49,7 @@ def all_well() -> Books:
         verify=[],
     )
     return Books(
+        payee="payee",
         evidence=evidence,
         runs=runs,
         answers=[
