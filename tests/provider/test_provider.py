@@ -189,6 +189,21 @@ class TestEnds:
         assert refused(provider, payee.sign(body)) == "contract_void"
         assert payee.used() == 0
 
+    def test_nor_for_ever_if_that_attempt_can_read_and_not_write(self, payee: Payee) -> None:
+        """On a full disk a known contract is found all the time; that it ended must not be forgotten then."""
+        journal = Flickering(payee.journal, "fulfil", "void")
+        provider = payee.new_provider(payee.domain.ledger, journal)
+        body = contract(payee)
+        call = take(provider, payee.sign(body))
+        journal.failing = True
+        with pytest.raises(Answered):
+            run(provider.fulfil(call, RESPONSE))
+        for _ in range(2):
+            assert refused(provider, payee.sign(body)) == "journal_unavailable"
+        journal.failing = False
+        assert refused(provider, payee.sign(body)) == "contract_void"
+        assert payee.used() == 0
+
     def test_another_process_that_took_over_keeps_what_it_has(self, tmp_path: Path) -> None:
         """A lease that ran out while the handler worked: its response must not go out as fulfilled."""
         payee = Payee(tmp_path)
@@ -229,16 +244,17 @@ def test_every_problem_has_a_status_and_says_what_to_do() -> None:
 
 
 class Flickering:
-    """A journal that fails while ``failing``."""
+    """A journal that fails while ``failing``, in all that it does or in what is named."""
 
-    def __init__(self, journal: Any) -> None:
+    def __init__(self, journal: Any, *names: str) -> None:
         self._journal = journal
+        self._names = names
         self.failing = False
 
     def __getattr__(self, name: str) -> Any:
         from tokenmesh.errors import JournalError
 
-        if self.failing:
+        if self.failing and (not self._names or name in self._names):
             raise JournalError("the disk is full")
         return getattr(self._journal, name)
 

@@ -93,8 +93,16 @@ def server_command(framework: str, module: str, port: int, workers: int = 1) -> 
 class Supervised:
     """A process that is started again whenever it ends, as a supervisor would."""
 
-    def __init__(self, command: list[str], environment: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        environment: Mapping[str, str],
+        log: Path,
+        started: Callable[[int], None] = lambda pid: None,
+    ) -> None:
+        """``started`` is told the pid, which is the group's too, at every start."""
         self.starts = 0
+        self._started = started
         self._command = command
         self._environment = environment
         self._log = log
@@ -106,9 +114,16 @@ class Supervised:
     def _start(self) -> subprocess.Popen[bytes]:
         self.starts += 1
         with self._log.open("ab") as log:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 self._command, env=self._environment, stdout=log, stderr=log, start_new_session=True
             )
+        self._started(process.pid)
+        return process
+
+    @property
+    def pid(self) -> int:
+        """The process as it is now; its group has the same number."""
+        return self._process.pid
 
     def _watch(self) -> None:
         while not self._stopping.is_set():

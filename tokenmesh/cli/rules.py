@@ -19,10 +19,11 @@ ENDORSERS = 2
 (observers) run the rules too: to ask, and to verify."""
 
 
-def deploy_rules(network: Network) -> None:
+def deploy_rules(network: Network, command: Sequence[str] = COMMAND) -> None:
     """Have the rules of this installation on every channel of a network that is up. Safe to repeat.
 
-    Where other ones run, of another version of tokenmesh, the organisations agree on these.
+    Where other ones run, of another version of tokenmesh, the organisations agree on these. ``command`` is
+    what serves them.
     """
     from tokenmesh.fabric.lifecycle import Collection
 
@@ -39,9 +40,9 @@ def deploy_rules(network: Network) -> None:
     }
     deployed = network.plan.chaincode(CHAINCODE)
     if deployed is not None and any(getattr(deployed, name) != value for name, value in definition.items()):
-        network.upgrade(CHAINCODE, command=COMMAND, **definition)
+        network.upgrade(CHAINCODE, command=command, **definition)
     else:
-        network.deploy(CHAINCODE, command=COMMAND, **definition)
+        network.deploy(CHAINCODE, command=command, **definition)
 
 
 def _policy(operator: str, msps: Sequence[str], role: str) -> str:

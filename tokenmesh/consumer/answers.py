@@ -22,7 +22,7 @@ from tokenmesh.consumer.messages import (
 from tokenmesh.consumer.offers import Offers, read_offers
 from tokenmesh.consumer.outcomes import Again, Resign
 from tokenmesh.consumer.receipts import RECEIPTS_PATH, Digests, Expected, ReceiptChecker, digests_of
-from tokenmesh.errors import NotFundedYet, ReceiptInvalid, Refused, ResponseNotKept, Voided
+from tokenmesh.errors import LedgerError, NotFundedYet, ReceiptInvalid, Refused, ResponseNotKept, Voided
 from tokenmesh.steps import Sleep, Steps
 from tokenmesh.treasury import Ticket, Treasury
 
@@ -45,6 +45,7 @@ _PRICE = frozenset(
     {"contract_required", "too_few_tokens", "other_operation", "hold_required", "private_required"}
 )
 _BEHIND = frozenset({"allowance_unknown", "hold_unknown"})
+_OVER = frozenset({"expired", "hold_ended", "hold_unknown"})
 _ASIDE = frozenset({"response_not_kept", "contract_void"})
 """Problems whose receipt is for another response than the one it comes with."""
 
@@ -75,6 +76,8 @@ class Answers:
         if text:
             return (yield from self._receipted(call, response, text))
         if response.status >= 400:
+            if call.late and _problem(response).get("code") in _OVER:
+                yield from self._never_ended(call, response)
             return self._refused(call, response)
         return (yield from self._unreceipted(call, response))
 
@@ -148,6 +151,28 @@ class Answers:
         else:
             self.abandon(pending)
         return response
+
+    def _never_ended(self, call: Call, response: InResponse) -> Steps[NoReturn]:
+        """The payee does not know a contract whose hold is over, so nobody will take it any more. It may have
+        ended so long ago that its payee has forgotten; the ledger has not."""
+        try:
+            paid = yield from self._treasury.paid_by_hold(call.jti)
+        except LedgerError as error:
+            raise Again(call.unknown(f"the ledger gave no answer: {error}")) from error
+        if paid:
+            raise ResponseNotKept(
+                f"{call.service} fulfilled this contract earlier, and does not keep its response any more",
+                service=call.service,
+                contract_id=call.jti,
+            )
+        refused = _refusal(call, response, _problem(response))
+        call.doubt = False
+        ticket, call.ticket = call.ticket, None
+        if ticket is not None:
+            self._treasury.returned(ticket, reusable=False)
+        if call.begin_anew():  # a hold is tied to its id
+            raise Resign(refused)
+        raise refused
 
     # Streamed responses
 

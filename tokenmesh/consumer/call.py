@@ -94,6 +94,8 @@ class Call:
         self.sending = False
         self.repriced = 0
         self.watch: CallWatch | None = None
+        self.late = False
+        """The contract's hold is over: all that can be learned is how it has ended."""
         self.asked_again = False
         """The payee was asked again because it may have been behind the ledger; once is enough."""
 
@@ -209,7 +211,12 @@ class Call:
         policy = consumer.treasury.fresh_policy() or (yield from consumer.treasury.policy())
         now = int(consumer.clock() + self.shelf.skew_s)
         exp = min(now + int(consumer.treasury.contract_ttl_s(policy)), ticket.exp)
-        if exp <= now:
+        self.late = ticket.allowance is None and ticket.exp <= consumer.clock()
+        if self.late:
+            # The hold of this very job is from a life before, and over. Nobody takes the contract now, but
+            # who took it then knows how it ended: so it is sent once more, as it was good to the last.
+            now = exp - 1
+        elif exp <= now:
             message = (
                 f"the clock of {self.service} is {self.shelf.skew_s:.0f} s ahead: nothing set aside lasts"
             )

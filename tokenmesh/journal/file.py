@@ -318,7 +318,8 @@ def journal_error(error: sqlite3.Error, path: Path) -> JournalError:
     """What an error of SQLite means to the people who run the service."""
     kind = getattr(error, "sqlite_errorcode", 0) & 0xFF
     extended = getattr(error, "sqlite_errorcode", 0)
-    if kind == sqlite3.SQLITE_FULL or extended == sqlite3.SQLITE_IOERR_WRITE:
+    # A file, or the index that all processes share in one beside it, cannot grow.
+    if kind == sqlite3.SQLITE_FULL or extended in (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE):
         why = "cannot grow: its disk is full, or a limit on file sizes is reached; free some space"
     elif kind in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
         why = "may not be written: check the permissions of the file, of its directory, and the mount"

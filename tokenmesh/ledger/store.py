@@ -16,6 +16,7 @@ from them (``verify`` derives them anew and compares):
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import time
@@ -67,6 +68,9 @@ SCHEMA: Mapping[str, str] = {
 }
 
 _READ_ONLY = "the ledger {} is read-only: give this process the right to write to it and its folder"
+_FULL = "the ledger {} cannot grow: its disk is full, or a limit on file sizes is reached"
+_NO_ROOM = (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
+"""What SQLite says in place of ``SQLITE_FULL`` where a file, or its index for all processes, cannot grow."""
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -170,19 +174,35 @@ def failed_commit(error: sqlite3.Error, path: Path) -> LedgerUnavailable | Ledge
     )
 
 
+def lacks_room(error: sqlite3.Error, path: Path) -> bool:
+    """Whether the file cannot be read for what is around it, and may itself be well: its index for all
+    processes, in a file beside it, has no room or may not be made."""
+    code = _code(error)
+    if code & 0xFF == sqlite3.SQLITE_CANTOPEN:
+        return not os.access(path.parent, os.W_OK)
+    return code == sqlite3.SQLITE_IOERR_SHMSIZE
+
+
 def _why(error: Exception, path: Path) -> str:
     if isinstance(error, FileNotFoundError):
         return f"the ledger {path} is not there any more"
-    if isinstance(error, PermissionError):
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return _READ_ONLY.format(path)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _FULL.format(path)
     if not isinstance(error, sqlite3.Error):
         return f"the ledger {path} cannot be used"
     code = _code(error)
     kind = code & 0xFF
-    if kind == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_WRITE:
-        return f"the ledger {path} cannot grow: its disk is full, or a limit on file sizes is reached"
+    if kind == sqlite3.SQLITE_FULL or code in _NO_ROOM:
+        return _FULL.format(path)
     if kind == sqlite3.SQLITE_READONLY:
         return _READ_ONLY.format(path)
+    if kind == sqlite3.SQLITE_CANTOPEN and not os.access(path.parent, os.W_OK):
+        return (
+            f"the ledger {path} cannot be opened, as its folder is read-only: also who only reads needs an "
+            "index beside it, which the first one makes"
+        )
     if kind == sqlite3.SQLITE_CANTOPEN:
         return f"the ledger {path} cannot be opened: check the rights on it and its folder"
     if kind in _DAMAGED:

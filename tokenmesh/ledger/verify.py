@@ -20,7 +20,16 @@ from tokenmesh.ledger import private
 from tokenmesh.ledger.chain import can_write
 from tokenmesh.ledger.findings import Enough, Finding, Findings, Report
 from tokenmesh.ledger.replay import OperationRow, Replay, TransactionRow
-from tokenmesh.ledger.store import APPLICATION_ID, AT_BITS, SCHEMA, SCHEMA_VERSION, connect, create_tables
+from tokenmesh.ledger.store import (
+    APPLICATION_ID,
+    AT_BITS,
+    SCHEMA,
+    SCHEMA_VERSION,
+    connect,
+    create_tables,
+    lacks_room,
+    unavailable,
+)
 
 __all__ = ["Finding", "Report", "verify_ledger"]
 
@@ -36,8 +45,9 @@ def verify_ledger(path: Path | str, progress: Callable[[int, int], None] | None 
     """Replay the ledger at ``path``; the report is ``ok`` if nothing was found.
 
     ``progress`` is called with the transactions replayed and their number. Never fails on a damaged file:
-    damage is a finding. Raises ``ConfigError`` if there is no file, ``LedgerUnavailable`` if there is no room
-    for the replay's own state in the directory for temporary files.
+    damage is a finding. Raises ``ConfigError`` if there is no file, ``LedgerUnavailable`` if the disk keeps
+    it from being read (full, or read-only), or there is no room for the replay's own state in the directory
+    for temporary files.
     """
     path = Path(path)
     if not path.is_file():
@@ -84,6 +94,8 @@ class _Verification:
             except sqlite3.Error as error:
                 if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL:
                     raise LedgerUnavailable(f"no room for the replay in {directory}: {error}") from error
+                if lacks_room(error, self.path):
+                    raise unavailable(error, self.path) from error
                 self._damaged(error)
             except Exception as error:
                 # Whatever reading a damaged file leads to is a finding, never a crash.

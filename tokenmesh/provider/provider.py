@@ -268,10 +268,12 @@ class Provider:
             if isinstance(funds, Funds) and funds.tokens > call.funds.tokens:
                 call.funds = funds
                 result = yield from wait(self.journal.claim(call.entry(), self._clock()))
-        if isinstance(result, records.Running) and self._forget_unended(contract):
+        if isinstance(result, records.Running) and (contract.iss, contract.jti) in self._unended:
             yield from wait(
                 self.journal.void(contract.iss, contract.jti, _UNENDED, None, None, self._clock())
             )
+            # Not before that is written down: a full disk lets the journal be read all the time.
+            self._unended.pop((contract.iss, contract.jti), None)
             result = yield from wait(self.journal.claim(call.entry(), self._clock()))
         return result
 
@@ -305,13 +307,6 @@ class Provider:
         self._unended[(contract.iss, contract.jti)] = None
         if len(self._unended) > UNENDED_MAX:
             _drop_first(self._unended)
-
-    def _forget_unended(self, contract: Contract) -> bool:
-        try:
-            del self._unended[(contract.iss, contract.jti)]
-        except KeyError:
-            return False
-        return True
 
 
 _UNENDED = "journal_unavailable"

@@ -141,6 +141,11 @@ class Treasury:
             return self._gauges.held(Ticket(payee, hold.tokens, HOLD, hold.exp))
         raise refusal(outcome, tokens).error(payee)
 
+    def paid_by_hold(self, jti: str) -> Steps[bool]:
+        """Whether the hold for the contract ``jti`` was captured. Raises :class:`LedgerError`."""
+        hold = yield from wait(self._ledger.hold(self._name, jti))
+        return hold is not None and hold.state == "captured"
+
     # What became of a ticket
 
     def charged(self, ticket: Ticket, tokens: int, left: int | None) -> None:

@@ -200,6 +200,25 @@ def test_two_at_once_on_one_network_is_refused(home: Path) -> None:
     assert NetworkBusy.retryable
 
 
+def test_a_process_that_is_forked_meanwhile_does_not_keep_the_network(home: Path) -> None:
+    """It has the lock's file open, too, until it becomes something else; nobody works on the network then."""
+    home.mkdir()
+    network = Network(home)
+    with network._locked():
+        child = subprocess.Popen(["sleep", "60"], pass_fds=_open_as(home / "lock"))
+    try:
+        network.down()
+    finally:
+        child.kill()
+        child.wait()
+
+
+def _open_as(path: Path) -> list[int]:
+    """The descriptors by which this process has ``path`` open."""
+    numbers = [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]
+    return [number for number in numbers if os.path.realpath(f"/proc/self/fd/{number}") == str(path)]
+
+
 def test_a_port_that_something_else_took_is_named(home: Path) -> None:
     """A stranger on a node's port while the network was down."""
     network = Network(home)

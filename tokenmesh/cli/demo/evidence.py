@@ -109,8 +109,8 @@ def gather(
         settled=history.settled,
         runs=runs,
         passages=passages,
-        forged=_forged(ledger, passages),
-        claims={settled.key: _claimed(journals, settled) for settled in history.settled},
+        forged=forged(ledger, passages),
+        claims={settled.key: claimed(journals, settled) for settled in history.settled},
         unsettled={service: stat.unsettled + stat.lost + stat.open for service, stat in stats.items()},
         offers=offers,
         accounts=accounts,
@@ -121,13 +121,13 @@ def gather(
     )
 
 
-def _claimed(journals: Mapping[str, Journal], settled: Settled) -> int | None:
+def claimed(journals: Mapping[str, Journal], settled: Settled) -> int | None:
     """What the payee's journal says was charged for a contract; None if it fulfilled no such contract."""
     claim = run(wait(journals[settled.payee].find(settled.payer, settled.jti)))
     return claim.charged if claim is not None and claim.state == "fulfilled" else None
 
 
-def _forged(ledger: Ledger, passages: Sequence[Passage]) -> list[str]:
+def forged(ledger: Ledger, passages: Sequence[Passage]) -> list[str]:
     """The receipts that are not signed by the service which gave them."""
     keys: dict[tuple[str, str], ec.EllipticCurvePublicKey] = {}
     for wallet in ledger.wallets().result():

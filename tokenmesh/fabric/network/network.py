@@ -378,7 +378,11 @@ class Network:
                 raise NetworkBusy(
                     f"another process works on the network in {self.home}; try again when it is done"
                 ) from error
-            yield
+            try:
+                yield
+            finally:
+                # At once: a process that is being forked just now holds the file open a moment longer.
+                fcntl.flock(lock, fcntl.LOCK_UN)
 
 
 def _words(value: object) -> str:
