@@ -27,6 +27,7 @@ ON_BAD_DAYS = frozenset(
     {
         ("tokenmesh_hold_open", ""),
         ("tokenmesh_ledger_conflicts_total", ""),
+        ("tokenmesh_ledger_refusals_total", ""),
         ("tokenmesh_ledger_retries_total", ""),
         ("tokenmesh_ledger_query_duration_seconds_count", "error_type"),
         ("tokenmesh_ledger_submit_duration_seconds_count", "error_type"),

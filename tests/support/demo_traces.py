@@ -18,7 +18,7 @@ from typing import Any
 from support.jaeger import Jaeger, Span, Trace
 from tokenmesh.cli.demo.auditor import Settled
 from tokenmesh.cli.demo.notes import Reader
-from tokenmesh.cli.demo.plan import SERVICES, SHOPPER, Paths
+from tokenmesh.cli.demo.plan import NAMES, SERVICES, SHOPPER, Paths
 from tokenmesh.cli.demo.wire import claims_of
 
 TRACES_MAX = 50_000
@@ -65,8 +65,14 @@ class Demo:
 
     @cached_property
     def traces(self) -> list[Trace]:
-        """All that the shoppers have part in: every call there is begins with one of theirs."""
-        return self.jaeger.traces(SHOPPER, {"tokenmesh.domain": self.domain}, limit=TRACES_MAX)
+        """All of them."""
+        domain = {"tokenmesh.domain": self.domain}
+        found = {
+            trace.id: trace
+            for service in (SHOPPER, *NAMES)
+            for trace in self.jaeger.traces(service, domain, limit=TRACES_MAX)
+        }
+        return list(found.values())
 
     @cached_property
     def spans(self) -> dict[str, Span]:
