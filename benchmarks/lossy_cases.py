@@ -37,7 +37,7 @@ class Case(NamedTuple):
     forgetful: bool = False
 
     def paths(self) -> list[str]:
-        """What is asked for. A name that begins with ``copies`` takes its time, one with ``failing`` fails."""
+        """What is asked for. A name that begins with ``copies`` takes time, one with ``failing`` fails."""
         return [f"/item/{self.name}-{number}" for number in range(self.calls)]
 
 
@@ -81,8 +81,8 @@ class Tally:
     """Runs of the handler."""
     went_out: Counter[str] = field(default_factory=Counter)
     """Responses of success that left the payee, whether they arrived or not."""
-    gave_up: Counter[str] = field(default_factory=Counter)
-    """How the calls ended of which the caller has no response."""
+    errors: Counter[str] = field(default_factory=Counter)
+    """What the caller's tries ended with that gave no response of success."""
     stranded: int = 0
 
 
@@ -103,6 +103,6 @@ def score(tally: Tally) -> dict[str, Any]:
         "handler_runs": sum(tally.runs.values()),
         "stranded_tokens": tally.stranded,
         "served_free": served_free,
-        "gave_up": sum(tally.gave_up.values()),
-        "errors": dict(sorted(tally.gave_up.items())),
+        "gave_up": tally.case.calls - sum(tally.answered.values()),
+        "errors": dict(sorted(tally.errors.items())),
     }

@@ -96,7 +96,7 @@ class Facilitator(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     books: Books
 
-    def do_GET(self) -> None:  # noqa: N802 - http.server's name
+    def do_GET(self) -> None:
         kind = {"x402Version": 2, "scheme": "exact", "network": NETWORK}
         self._answer(
             {"balances": self.books.balances, "settled": self.books.settled}
@@ -104,7 +104,7 @@ class Facilitator(BaseHTTPRequestHandler):
             else {"kinds": [kind], "extensions": [], "signers": {}}
         )
 
-    def do_POST(self) -> None:  # noqa: N802 - http.server's name
+    def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         payload, requirements = body["paymentPayload"], body["paymentRequirements"]
         payer = payload["payload"]["authorization"]["from"]

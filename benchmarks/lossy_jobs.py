@@ -34,20 +34,28 @@ async def work(spec: dict[str, Any], get: Get) -> dict[str, Any]:
 
 
 async def _job(path: str, get: Get, *, naive: bool) -> dict[str, Any]:
-    """One job. Naive: whatever went wrong, again."""
-    tries = 0
+    """One job. Naive: whatever went wrong, again. ``errors`` is what went wrong, try by try."""
+    errors: list[str] = []
     while True:
-        tries += 1
         try:
             status = await get(path)
         except Exception as error:
-            end = type(error).__name__
+            errors.append(_name(error))
         else:
-            end = str(status)
             if status == 200:
-                return {"answered": True, "end": end, "tries": tries}
-        if not naive or tries == TRIES_MAX:
-            return {"answered": False, "end": end, "tries": tries}
+                return {"answered": True, "errors": errors}
+            errors.append(str(status))
+        if not naive or len(errors) == TRIES_MAX:
+            return {"answered": False, "errors": errors}
+
+
+def _name(error: BaseException) -> str:
+    """An error's class, and that of what it came from."""
+    cause: BaseException | None = error
+    while cause is not None and cause.__cause__ is not None:
+        cause = cause.__cause__
+    names = dict.fromkeys((type(error).__name__, type(cause).__name__))
+    return " from ".join(names)
 
 
 def report(spec: dict[str, Any], **findings: Any) -> None:

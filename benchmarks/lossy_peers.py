@@ -2,7 +2,7 @@
 
 The environments are made from PyPI once, with pinned versions, and kept in ``~/.cache/tokenmesh``. Both peers
 are paid in the same way: EIP-3009 authorizations of USDC, signed by a key made for the run, settled by the
-facilitator of :mod:`tokenmesh_benchmarks.lossy_facilitator`. No chain is reached, and no network but loopback.
+facilitator of :mod:`tokenmesh_benchmarks.lossy_facilitator`. Nothing is reached but loopback.
 """
 
 from __future__ import annotations

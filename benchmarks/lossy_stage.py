@@ -1,4 +1,4 @@
-"""The stage of a case: payee and payer as processes of their own, and the wire between them; for ``lossy.py``."""
+"""The stage of a case: payee and payer as processes of their own, a wire between them; for ``lossy.py``."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def pay(
     home: Path,
     environment: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Have a payer do the jobs of a case; what it reports. It gets ``spec``, and where to leave its report."""
+    """Have a payer do the jobs of a case; what it reports. It gets ``spec`` and where to leave that."""
     result = home / f"result-{case.name}.json"
     whole = {**spec, "paths": case.paths(), "naive": case.naive, "bare": case.bare, "result": str(result)}
     given = home / f"jobs-{case.name}.json"
@@ -100,7 +100,5 @@ def note_ends(tally: Tally, ends: Mapping[str, Mapping[str, Any]]) -> None:
     """Take up what the payer says of its calls."""
     assert ends.keys() == set(tally.case.paths()), "every job was done"
     for path, end in ends.items():
-        if end["answered"]:
-            tally.answered[path] += 1
-        else:
-            tally.gave_up[end["end"]] += 1
+        tally.answered[path] += end["answered"]
+        tally.errors.update(end["errors"])

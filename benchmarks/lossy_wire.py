@@ -64,7 +64,7 @@ class LossyWire:
         copies: int = 1,
         diverted: bool = False,
     ) -> None:
-        """``payment`` is the header of a payment, in lower case. Only a paid request is copied or diverted."""
+        """``payment`` is the header of a payment, lower case. Only paid requests are copied or diverted."""
         self._upstream = upstream
         self._payment = payment
         self._lose = lose
