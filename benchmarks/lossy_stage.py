@@ -16,9 +16,8 @@ from tokenmesh.cli.demo.processes import ChildFailed, Children, free_ports
 from tokenmesh_benchmarks.lossy_cases import Case, Tally
 from tokenmesh_benchmarks.lossy_wire import LossyWire, coin, nothing
 
-START_S_MAX = 60.0
+START_S_MAX = 300.0
 CASE_S_MAX = 900.0
-STOP_S_MAX = 30.0
 LOOK_S = 0.05
 
 

@@ -33,7 +33,7 @@ from tokenmesh_chaincode.rules import default_policy
 SERVICE = [sys.executable, "-m", "tokenmesh_benchmarks.lossy_tokenmesh_service"]
 PAYMENT = "token-contract"
 GRANT = 100_000
-ANSWER_S = 60.0
+ANSWER_S = 300.0
 EXPIRE_MAX = 500
 SHORT = {"grace_s": 20}
 """The policy on Fabric, where it differs from the default."""

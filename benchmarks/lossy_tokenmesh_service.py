@@ -12,9 +12,9 @@ import asyncio
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +78,15 @@ def payee(spec: dict[str, Any]) -> None:
     """The priced service. What it has earned is settled before it ends."""
     from fastapi import FastAPI
 
-    app, runs = FastAPI(), Counter[str]()
+    runs = Counter[str]()
     mesh = ForgetfulDomain(Settings.from_environment()) if spec["forgetful"] else Mesh()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        with closing(mesh):
+            yield
+
+    app = FastAPI(lifespan=lifespan)
 
     @app.get("/item/{name}")
     @priced(tokens=TOKENS, mesh=mesh)
@@ -90,8 +97,7 @@ def payee(spec: dict[str, Any]) -> None:
     async def seen() -> dict[str, Any]:
         return {"runs": runs, "lost_settlements": getattr(mesh.ledger, "lost", 0)}
 
-    with closing(mesh):
-        serve(app, spec)
+    serve(app, spec)
 
 
 async def payer(spec: dict[str, Any]) -> None:
