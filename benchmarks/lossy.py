@@ -84,9 +84,8 @@ def _systems(text: str) -> list[str]:
     chosen = text.split(",")
     unknown = [name for name in chosen if name not in SYSTEMS]
     if unknown:
-        raise argparse.ArgumentTypeError(
-            f"no such system: {', '.join(unknown)}; there are {', '.join(SYSTEMS)}"
-        )
+        known = ", ".join(SYSTEMS)
+        raise argparse.ArgumentTypeError(f"no such system: {', '.join(unknown)}; there are {known}")
     return chosen
 
 

@@ -32,6 +32,7 @@ class Case(NamedTuple):
     loss: float = 0.0
     naive: bool = False
     bare: bool = False
+    method: str = "GET"
     copies: int = 1
     diverted: bool = False
     forgetful: bool = False
@@ -64,8 +65,9 @@ def cases(calls: int) -> list[Case]:
 
 
 def bare_cases(calls: int) -> list[Case]:
-    """The naive loop again, around a client whose own retries are switched off."""
-    return [case._replace(bare=True) for case in cases(calls) if case.naive]
+    """The naive loop again, around a client whose own retries are switched off: with GET, and with POST."""
+    naive = [case._replace(bare=True) for case in cases(calls) if case.naive]
+    return [*naive, *(case._replace(name=f"{case.name}_post", method="POST") for case in naive)]
 
 
 @dataclass

@@ -60,14 +60,17 @@ def plot(figures: Figures, calls: int) -> str:
                 bars.append(_bar(left + place * (BAR + GAP), values[case, system], top, COLOURS[system]))
         bars.append(_text(left + whole / 2, FLOOR + 24, title, anchor="middle"))
     heading = f"Payments too many in {calls:,} calls, with a loop that tries again until there is an answer"
-    said = "; ".join(
+    spoken = "; ".join(
         f"{TITLES[system]} at {GROUPS[case]}: {value}" for (case, system), value in values.items()
+    )
+    opening = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
+        'font-family="system-ui, sans-serif" font-size="14" role="img" '
+        f'aria-label="{heading}. {spoken}.">'
     )
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
-            'font-family="system-ui, sans-serif" font-size="14" role="img" '
-            f'aria-label="{heading}. {said}.">',
+            opening,
             f'  <rect width="{WIDTH}" height="{HEIGHT}" rx="12" fill="#f8fafc"/>',
             f'  <text x="{LEFT}" y="34" fill="#0f172a" font-weight="700" font-size="16">{heading}</text>',
             *_legend(shown),

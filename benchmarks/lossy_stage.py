@@ -80,7 +80,8 @@ def pay(
 ) -> dict[str, Any]:
     """Have a payer do the jobs of a case; what it reports. It gets ``spec`` and where to leave that."""
     result = home / f"result-{case.name}.json"
-    whole = {**spec, "paths": case.paths(), "naive": case.naive, "bare": case.bare, "result": str(result)}
+    jobs = {"paths": case.paths(), "naive": case.naive, "bare": case.bare, "method": case.method}
+    whole = {**spec, **jobs, "result": str(result)}
     given = home / f"jobs-{case.name}.json"
     given.write_text(json.dumps(whole))
     children.start("payer", [*command, str(given)], environment or {})

@@ -93,6 +93,11 @@ def payee(spec: dict[str, Any]) -> None:
     async def item(name: str) -> Any:
         return await handle(name, runs)
 
+    @app.post("/item/{name}")
+    @priced(tokens=TOKENS, mesh=mesh)
+    async def new_item(name: str) -> Any:
+        return await handle(name, runs)
+
     @app.get("/seen")
     async def seen() -> dict[str, Any]:
         return {"runs": runs, "lost_settlements": getattr(mesh.ledger, "lost", 0)}
@@ -106,7 +111,7 @@ async def payer(spec: dict[str, Any]) -> None:
 
     @calls(PAYEE, retry=retry)
     async def get(service: Any, path: str, **options: Any) -> int:
-        response = await service.get(path, **options)
+        response = await service.request(spec["method"], path, **options)
         return int(response.status_code)
 
     async def as_its_errors_say(path: str) -> int:
