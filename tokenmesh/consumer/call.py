@@ -2,7 +2,7 @@
 
 All that belongs to a call lives in one :class:`Call`, so any number of them share a consumer undisturbed.
 
-Three rules make repeating safe, and everything here and in :mod:`tokenmesh.consumer.answers` follows from
+Four rules make repeating safe, and everything here and in :mod:`tokenmesh.consumer.answers` follows from
 them:
 
 - As long as nobody knows how a contract ended (``doubt``), it is sent again as it is.
@@ -10,6 +10,8 @@ them:
   that differs in price, time or allowance, but has **the same id**: should a copy of the first still be on
   its way, the payee takes one of them and no more.
 - Only after a receipt that says *void* is there a new id, and so a second run of the handler.
+- A call that ends in doubt leaves its id to the next call for the same, if that is safe to repeat
+  (:mod:`tokenmesh.consumer.unanswered`).
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from tokenmesh.consumer.messages import (
 )
 from tokenmesh.consumer.offers import Offer, Shelf
 from tokenmesh.consumer.outcomes import Again, Resign
+from tokenmesh.consumer.unanswered import Sought
 from tokenmesh.errors import (
     CallError,
     LedgerError,
@@ -136,9 +139,12 @@ class Call:
     def end(self) -> None:
         """Give back what is out, however the call ended: also when it was cancelled."""
         ticket, self.ticket = self.ticket, None
+        doubtful = self.sending or self.doubt
+        if doubtful:
+            self._leave()
         if ticket is None:
             return
-        if self.sending or self.doubt:
+        if doubtful:
             self.consumer.treasury.lost(ticket, self.contract.exp if self.contract else ticket.exp)
         else:
             self.consumer.treasury.returned(ticket, reusable=True)
@@ -290,8 +296,33 @@ class Call:
     def _new_id(self) -> str:
         key, consumer = self.request.idempotency_key, self.consumer
         if key is None:
-            return consumer.ids()
+            return self._left_id() or consumer.ids()
         return documents.derived_id(consumer.domain, consumer.payer, self.service, key, self.generation)
+
+    # A call in doubt, and the next one for the same
+
+    def _left_id(self) -> str | None:
+        """The id of a contract of which an earlier call for the same does not know how it ended."""
+        unanswered, sought = self.consumer.unanswered, None
+        if unanswered and not self.generation:
+            sought = self._sought()
+        jti = None if sought is None else unanswered.take_up(sought)
+        self.doubt = self.doubt or jti is not None
+        return jti
+
+    def _leave(self) -> None:
+        """Leave the contract to the next call for the same."""
+        sought = self._sought()
+        if sought is not None and self.jti:
+            self.consumer.unanswered.leave(sought, self.jti)
+
+    def _sought(self) -> Sought | None:
+        """By what the next call knows this one again; None if it may be meant twice, or has a key."""
+        request = self.request
+        if request.idempotency_key is not None or request.method not in IDEMPOTENT or self.body is None:
+            return None
+        digest = documents.digest(self.body)
+        return Sought(self.service, self.options.url, request.method, self.target, digest)
 
     # What the answers need
 

@@ -26,6 +26,7 @@ from tokenmesh.consumer.messages import (
 from tokenmesh.consumer.offers import NO_OFFERS, OFFERS_PATH, Offer, OfferBook, Offers, Shelf, parse_offers
 from tokenmesh.consumer.outcomes import Again
 from tokenmesh.consumer.receipts import ReceiptChecker
+from tokenmesh.consumer.unanswered import Unanswered
 from tokenmesh.errors import LedgerError, Unreachable
 from tokenmesh.identity import Wallet
 from tokenmesh.ledger.base import Ledger
@@ -66,6 +67,7 @@ class Consumer:
         self.clock = clock
         self.ids = ids
         self.book = OfferBook(self.settings.offers_cache_max)
+        self.unanswered = Unanswered(self.settings.unanswered_max, self.settings.unanswered_s, monotonic)
         self.receipts = ReceiptChecker(wallet.name, ledger, self.settings, clock)
         self.answers = Answers(treasury, self.receipts, clock)
         self._wallet = wallet
