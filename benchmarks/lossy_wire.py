@@ -138,14 +138,8 @@ class LossyWire:
         return request.keep_alive and response.keep_alive
 
     def _paid(self, request: Message) -> bool:
-        return (
-            bool(self._payment)
-            and (
-                self._payment != "authorization"
-                or request.headers.get("authorization", "").startswith("Payment ")
-            )
-            and self._payment in request.headers
-        )
+        value = request.headers.get(self._payment)
+        return value is not None and (self._payment != "authorization" or value.startswith("Payment "))
 
     def _kind(self, request: Message) -> str:
         paid = "paid" if self._paid(request) else "unpaid"

@@ -11,7 +11,7 @@ import pytest
 from support.market import Market
 from support.scripted import BODY, OFFER, Wire, lost, no_connection, not_arrived, problem, voided, wire
 from support.wallets import Clock
-from tokenmesh.errors import NotSpent, OutcomeUnknown, Refused
+from tokenmesh.errors import NotSpent, OutcomeUnknown, Refused, Unreachable
 from tokenmesh.retry import Policy, never
 
 ONCE = Policy(retry=never)
@@ -160,7 +160,7 @@ def test_a_process_that_stood_still_asks_for_what_it_paid(shop: Wire, clock: Clo
     """For longer than a contract is good; its life as one to carry on begins when the call ends."""
 
     def stand_still(payee: Any, contract: Any) -> Any:
-        clock.now += 100
+        clock.forward(100)
         return lost(payee, contract)
 
     unanswered(shop, stand_still)
@@ -172,8 +172,33 @@ def test_a_process_that_stood_still_asks_for_what_it_paid(shop: Wire, clock: Clo
 def test_it_is_not_carried_on_for_ever(shop: Wire, clock: Clock) -> None:
     """Who asks for the same much later wants to know how it is now."""
     first = unanswered(shop)
-    clock.now += 120
+    clock.forward(120)
     shop.call()
+    assert ids(shop)[-1] != first
+
+
+def test_who_cannot_send_it_again_does_not_prolong_its_life(shop: Wire, clock: Clock) -> None:
+    """Nobody says that nothing was spent while that is open; but it is not open for ever."""
+    first = unanswered(shop, not_arrived)
+    for _ in range(2):
+        clock.forward(50)
+        unanswered(shop, no_connection)
+    assert set(ids(shop)) == {first}
+    clock.forward(50)
+    shop.payee.script.append(no_connection)
+    with pytest.raises(Unreachable):
+        shop.call(retry=ONCE)
+
+
+def test_a_hold_that_expired_is_not_carried_on_for_ever(shop: Wire) -> None:
+    """The payee says that it is too late, which is certain; the next call begins anew."""
+    first = unanswered(shop, not_arrived, via="hold")
+    shop.payee.script.append(problem(402, "hold_ended"))
+    with pytest.raises(Refused) as caught:
+        shop.call(via="hold")
+    assert caught.value.spent == "no"
+    assert shop.call(via="hold").status == 200
+    assert ids(shop)[:2] == [first, first]
     assert ids(shop)[-1] != first
 
 

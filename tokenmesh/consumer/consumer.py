@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from tokenmesh.config import Settings
 from tokenmesh.consumer.answers import Answers, Pending
-from tokenmesh.consumer.call import Call, outcome_of, why
+from tokenmesh.consumer.call import Call
 from tokenmesh.consumer.messages import (
     Ask,
     CallOptions,
@@ -24,7 +24,7 @@ from tokenmesh.consumer.messages import (
     TransportFailed,
 )
 from tokenmesh.consumer.offers import NO_OFFERS, OFFERS_PATH, Offer, OfferBook, Offers, Shelf, parse_offers
-from tokenmesh.consumer.outcomes import Again
+from tokenmesh.consumer.outcomes import Again, outcome_of, why
 from tokenmesh.consumer.receipts import ReceiptChecker
 from tokenmesh.consumer.unanswered import Unanswered
 from tokenmesh.errors import LedgerError, Unreachable

@@ -42,9 +42,11 @@ class Unanswered:
     def __len__(self) -> int:
         return self._count
 
-    def leave(self, sought: Sought, jti: str) -> None:
-        """The contract ``jti`` may have been taken, or may still be."""
-        until = self._monotonic() + self._life_s
+    def leave(self, sought: Sought, jti: str, until: float | None = None) -> None:
+        """The contract ``jti`` may have been taken, or may still be. ``until``: how long it was to be kept
+        when it was taken up, if it was not sent since."""
+        if until is None:
+            until = self._monotonic() + self._life_s
         with self._lock:
             self._left.setdefault(sought, deque()).append((jti, until))
             self._left.move_to_end(sought)
@@ -52,14 +54,15 @@ class Unanswered:
             while self._count > self._most:
                 self._pop(next(iter(self._left)))
 
-    def take_up(self, sought: Sought) -> str | None:
-        """The oldest contract that was left for this request a short while ago; nobody else gets it."""
+    def take_up(self, sought: Sought) -> tuple[str, float] | None:
+        """The oldest contract that was left for this request a short while ago, and until when it is kept;
+        nobody else gets it."""
         now = self._monotonic()
         with self._lock:
             while sought in self._left:
                 jti, until = self._pop(sought)
                 if until > now:
-                    return jti
+                    return jti, until
         return None
 
     def _pop(self, sought: Sought) -> tuple[str, float]:
