@@ -38,12 +38,14 @@ check: $(VENV)/.dev ## Format, lint, types and layers, without the tests
 format: $(VENV)/.dev ## Format the code, mend what lint can mend
 	@$(BIN)/ruff check --quiet --fix $(SOURCES); $(BIN)/ruff format --quiet $(SOURCES)
 
-bench: $(VENV)/.dev ## Measure the hot path, with and without traces, the embedded ledger and the ledger on Fabric on this machine
+bench: $(VENV)/.dev ## Measure the hot path, with and without traces, both ledgers, and what lost responses cost
 	@$(BIN)/python benchmarks/hot_path.py
 	@$(BIN)/python benchmarks/hot_path.py --otel
 	@$(BIN)/python benchmarks/embedded_ledger.py
 	@if $(BIN)/tokenmesh fabric tools >/dev/null; then $(BIN)/python benchmarks/fabric.py; \
 		else echo "so the ledger on Fabric is not measured"; fi
+	@$(BIN)/python benchmarks/lossy.py $$($(BIN)/tokenmesh fabric tools >/dev/null 2>&1 || \
+		echo --systems tokenmesh_embedded,tokenmesh_without_retries,x402,pympp)
 
 chaos: $(VENV)/.dev ## Kill and stop everything at random for SECONDS on LEDGER (embedded, fabric, both) from SEED; everything must add up
 	@PYTHONPATH=tests $(BIN)/python -m chaos --seconds $(or $(SECONDS),600) --ledger $(or $(LEDGER),both) $(if $(SEED),--seed $(SEED))

@@ -232,8 +232,9 @@ def test_a_compressed_body_is_undone_piece_by_piece(monkeypatch: pytest.MonkeyPa
     """A few bytes may stand for very many: never all of them at once."""
     monkeypatch.setattr(receipts, "INFLATE_BYTES_MAX", 1_000)
     body = b"0" * 1_000_000
-    assert digests_of(gzip.compress(body), "gzip").match(documents.digest(body))
-    assert digests_of(gzip.compress(body), "gzip").match(documents.digest(gzip.compress(body)))
+    compressed = gzip.compress(body)  # once: it has the time in it
+    assert digests_of(compressed, "gzip").match(documents.digest(body))
+    assert digests_of(compressed, "gzip").match(documents.digest(compressed))
     assert not digests_of(gzip.compress(body), "gzip").match(documents.digest(b""))
 
 

@@ -74,6 +74,8 @@ class Settings:
     ``retry_attempts_max``: tries of one call, the first included.
     ``retry_s_max``: seconds after which no further try is started.
     ``retry_wait_s_max``: the longest wait between two tries; a longer ``Retry-After`` ends the call.
+    ``unanswered_max``: of how many calls without an answer the contract is kept, for the next same call.
+    ``unanswered_s``: for how long it is kept; 0 keeps none.
 
     Requests and responses (payee):
 
@@ -139,6 +141,8 @@ class Settings:
     retry_attempts_max: int = _limit(10, 1, 1_000)
     retry_s_max: float = _limit(30, 0, 3_600)
     retry_wait_s_max: float = _limit(5, 0, 3_600)
+    unanswered_max: int = _limit(1_000, 1, 10**6)
+    unanswered_s: float = _limit(120, 0, 3_600)
 
     request_bytes_max: int = _limit(8 * 2**20, 0, 2**31)
     response_bytes_max: int = _limit(2**20, 0, 2**30)

@@ -188,7 +188,8 @@ class ReceiptInvalid(Spent):
 
 class OutcomeUnknown(CallError):
     """No answer came in time. The contract stays valid until it expires: call again with the same
-    idempotency key, or look at ``tokenmesh contract show`` once it has expired."""
+    idempotency key, or look at ``tokenmesh contract show`` once it has expired. An idempotent request needs
+    no key: within ``unanswered_s`` the next call for the same carries the contract on."""
 
     spent = "unknown"
     retryable = True

@@ -2,7 +2,7 @@
 
 All that belongs to a call lives in one :class:`Call`, so any number of them share a consumer undisturbed.
 
-Three rules make repeating safe, and everything here and in :mod:`tokenmesh.consumer.answers` follows from
+Four rules make repeating safe, and everything here and in :mod:`tokenmesh.consumer.answers` follows from
 them:
 
 - As long as nobody knows how a contract ended (``doubt``), it is sent again as it is.
@@ -10,6 +10,8 @@ them:
   that differs in price, time or allowance, but has **the same id**: should a copy of the first still be on
   its way, the payee takes one of them and no more.
 - Only after a receipt that says *void* is there a new id, and so a second run of the handler.
+- A call that ends in doubt leaves its id to the next call for the same, if that is safe to repeat
+  (:mod:`tokenmesh.consumer.unanswered`).
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from tokenmesh.consumer.messages import (
     TransportFailed,
 )
 from tokenmesh.consumer.offers import Offer, Shelf
-from tokenmesh.consumer.outcomes import Again, Resign
+from tokenmesh.consumer.outcomes import Again, Resign, why
+from tokenmesh.consumer.unanswered import Sought
 from tokenmesh.errors import (
     CallError,
     LedgerError,
@@ -92,6 +95,10 @@ class Call:
         self.doubt = False
         """The contract may have been taken, and no answer has said how it ended."""
         self.sending = False
+        self.certain = False
+        """The call ended with an error that says whether tokens were spent."""
+        self.kept_until: float | None = None
+        """Of a contract that an earlier call left, until it is sent again."""
         self.repriced = 0
         self.watch: CallWatch | None = None
         self.late = False
@@ -103,6 +110,13 @@ class Call:
 
     def run(self) -> Steps[InResponse]:
         """Make the call; raises :class:`CallError`."""
+        try:
+            return (yield from self._run())
+        except CallError as error:
+            self.certain = error.spent != "unknown"
+            raise
+
+    def _run(self) -> Steps[InResponse]:
         resigns = 0
         while True:
             try:
@@ -136,9 +150,12 @@ class Call:
     def end(self) -> None:
         """Give back what is out, however the call ended: also when it was cancelled."""
         ticket, self.ticket = self.ticket, None
+        doubtful = self.sending or self.doubt
+        if doubtful and not self.certain:
+            self._leave()
         if ticket is None:
             return
-        if self.sending or self.doubt:
+        if doubtful:
             self.consumer.treasury.lost(ticket, self.contract.exp if self.contract else ticket.exp)
         else:
             self.consumer.treasury.returned(ticket, reusable=True)
@@ -166,13 +183,14 @@ class Call:
             response: InResponse = yield Send(self.text)
         except TransportFailed as failure:
             self.sending = False
-            self.doubt = self.doubt or failure.sent
+            if failure.sent:
+                self.doubt, self.kept_until = True, None
             error: CallError = self.unreachable(failure)
             if self.doubt:
                 error = self.unknown(f"no response came ({failure})")
                 error.__cause__ = failure.__cause__
             raise Again(error) from failure
-        self.sending = False
+        self.sending, self.kept_until = False, None
         return response
 
     def _send_free(self) -> Steps[InResponse]:
@@ -290,8 +308,36 @@ class Call:
     def _new_id(self) -> str:
         key, consumer = self.request.idempotency_key, self.consumer
         if key is None:
-            return consumer.ids()
+            return self._left_id() or consumer.ids()
         return documents.derived_id(consumer.domain, consumer.payer, self.service, key, self.generation)
+
+    # A call in doubt, and the next one for the same
+
+    def _left_id(self) -> str | None:
+        """The id of a contract of which an earlier call for the same does not know how it ended."""
+        unanswered = self.consumer.unanswered
+        sought = self._sought() if unanswered and not self.generation else None
+        left = None if sought is None else unanswered.take_up(sought)
+        if left is None:
+            return None
+        self.doubt = True
+        jti, self.kept_until = left
+        return jti
+
+    def _leave(self) -> None:
+        """Leave the contract to the next call for the same."""
+        sought = self._sought()
+        if sought is not None and self.jti:
+            until = None if self.sending else self.kept_until
+            self.consumer.unanswered.leave(sought, self.jti, until)
+
+    def _sought(self) -> Sought | None:
+        """By what the next call knows this one again; None if it may be meant twice, or has a key."""
+        request = self.request
+        if request.idempotency_key is not None or request.method not in IDEMPOTENT or self.body is None:
+            return None
+        digest = documents.digest(self.body)
+        return Sought(self.service, self.options.url, request.method, self.target, digest)
 
     # What the answers need
 
@@ -353,18 +399,3 @@ class Call:
         if self.contract is None:
             return math.inf
         return self.contract.exp - self.consumer.clock() - self.shelf.skew_s
-
-
-def why(error: BaseException | None, response: InResponse | None) -> str:
-    """What a try that failed is counted under: the error's class, or the response's status."""
-    if error is None:
-        return "" if response is None else str(response.status)
-    return type(error).__name__
-
-
-def outcome_of(error: BaseException) -> str:
-    """What an error says of the tokens, in one word; one that is none of ours leaves that open."""
-    return _OUTCOMES[error.spent] if isinstance(error, CallError) else "unknown"
-
-
-_OUTCOMES = {"no": "not_spent", "yes": "spent", "unknown": "unknown"}

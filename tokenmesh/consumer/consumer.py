@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from tokenmesh.config import Settings
 from tokenmesh.consumer.answers import Answers, Pending
-from tokenmesh.consumer.call import Call, outcome_of, why
+from tokenmesh.consumer.call import Call
 from tokenmesh.consumer.messages import (
     Ask,
     CallOptions,
@@ -24,8 +24,9 @@ from tokenmesh.consumer.messages import (
     TransportFailed,
 )
 from tokenmesh.consumer.offers import NO_OFFERS, OFFERS_PATH, Offer, OfferBook, Offers, Shelf, parse_offers
-from tokenmesh.consumer.outcomes import Again
+from tokenmesh.consumer.outcomes import Again, outcome_of, why
 from tokenmesh.consumer.receipts import ReceiptChecker
+from tokenmesh.consumer.unanswered import Unanswered
 from tokenmesh.errors import LedgerError, Unreachable
 from tokenmesh.identity import Wallet
 from tokenmesh.ledger.base import Ledger
@@ -66,6 +67,7 @@ class Consumer:
         self.clock = clock
         self.ids = ids
         self.book = OfferBook(self.settings.offers_cache_max)
+        self.unanswered = Unanswered(self.settings.unanswered_max, self.settings.unanswered_s, monotonic)
         self.receipts = ReceiptChecker(wallet.name, ledger, self.settings, clock)
         self.answers = Answers(treasury, self.receipts, clock)
         self._wallet = wallet

@@ -1,4 +1,4 @@
-"""How a try ends when it does not end the call."""
+"""How a try ends when it does not end the call, and what a call's end is called."""
 
 from __future__ import annotations
 
@@ -36,3 +36,18 @@ class Resign(Exception):
     def __init__(self, error: CallError) -> None:
         super().__init__()
         self.error = error
+
+
+def why(error: BaseException | None, response: InResponse | None) -> str:
+    """What a try that failed is counted under: the error's class, or the response's status."""
+    if error is None:
+        return "" if response is None else str(response.status)
+    return type(error).__name__
+
+
+def outcome_of(error: BaseException) -> str:
+    """What an error says of the tokens, in one word; one that is none of ours leaves that open."""
+    return _OUTCOMES[error.spent] if isinstance(error, CallError) else "unknown"
+
+
+_OUTCOMES = {"no": "not_spent", "yes": "spent", "unknown": "unknown"}
