@@ -23,8 +23,9 @@ from tokenmesh.telemetry.environment import disabled
 from tokenmesh.telemetry.names import SCOPE
 from tokenmesh_chaincode.documents import Contract
 
-ASK_AGAIN_S = 0.1
-"""As long as there is no SDK, it is asked for so seldom: OpenTelemetry reads the environment each time."""
+ASK_AGAIN_S = 0.005
+"""As long as there is no SDK, it is asked for so seldom: OpenTelemetry reads the environment each time. But
+a call that begins so soon after the SDK was set up has no span, so it is short."""
 
 _KEY = contexts.create_key("tokenmesh-paid")
 
