@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -33,10 +35,13 @@ TARGETS: Final = {
     "documents": ("documents", "Documents"),
     "flask": ("http", "OnFlask"),
     "fastapi": ("http", "OnFastAPI"),
+    "consumer": ("consumer", "OfConsumer"),
 }
 """Each target's module and class."""
 FOUND_MAX: Final = 20
 """So many findings of one target end its turn."""
+INPUT_S_MAX: Final = 5.0
+"""CPU time of one input, in seconds: a thousand times what a slow one takes."""
 
 
 def target_class(name: str) -> type[Target]:
@@ -69,18 +74,38 @@ def inputs_of(name: str, seed: int, numbers: range) -> Iterator[Chance]:
     return (Chance(f"{name}/{seed}/{number}") for number in numbers)
 
 
+class TooSlow(Exception):
+    """One input has taken more than its time."""
+
+
+def _stop(_signal: int, _frame: object) -> None:
+    raise TooSlow(f"more than {INPUT_S_MAX} s of CPU")
+
+
+def try_one(target: Target, chance: Chance) -> None:
+    """Have a target take one input, which must not keep the processor busy for long."""
+    before = signal.signal(signal.SIGVTALRM, _stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, INPUT_S_MAX)
+    try:
+        target.one(chance)
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
 def work(jobs: Sequence[tuple[str, int, range]], said: Queue[Any]) -> None:
     """One process: its part of each target's inputs; tells what was done and what was found."""
+    logging.disable()
     for name, seed, numbers in jobs:
         found = 0
         with opened(name) as target:
             done, told = 0, time.monotonic()
             for chance in inputs_of(name, seed, numbers):
                 try:
-                    target.one(chance)
-                except BaseException as error:  # whatever it is
-                    if isinstance(error, KeyboardInterrupt):
-                        raise
+                    try_one(target, chance)
+                except KeyboardInterrupt:
+                    raise
+                except BaseException:  # whatever it is
                     said.put(("found", chance.name, traceback.format_exc(limit=-6)))
                     found += 1
                 done += 1
@@ -141,7 +166,7 @@ def progress(done: int, inputs: int, found: int, seconds: float) -> None:
 
 def replay(name: str) -> None:
     with opened(name.partition("/")[0]) as target:
-        target.one(Chance(name))
+        try_one(target, Chance(name))
     print(f"{name}: nothing found")
 
 
