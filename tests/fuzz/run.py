@@ -36,6 +36,11 @@ TARGETS: Final = {
     "flask": ("http", "OnFlask"),
     "fastapi": ("http", "OnFastAPI"),
     "consumer": ("consumer", "OfConsumer"),
+    "shim": ("shim", "Shim"),
+    "gateway": ("gateway", "OfGateway"),
+    "blocks": ("blocks", "Blocks"),
+    "rules": ("rules", "Rules"),
+    "ledger": ("ledger", "Ledger"),
 }
 """Each target's module and class."""
 FOUND_MAX: Final = 20
