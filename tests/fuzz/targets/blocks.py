@@ -28,7 +28,6 @@ from tokenmesh.fabric.blocks import (
 )
 from tokenmesh.fabric.blocks.block import data_hash
 from tokenmesh.fabric.blocks.msp import read_msp
-from tokenmesh.fabric.blocks.rwsets import read_write_set
 from tokenmesh.fabric.errors import BlockError
 from tokenmesh.ledger.fabric.verify import verify_blocks
 
@@ -67,7 +66,6 @@ class Blocks(Target):
                 continue
             _or_refused(read_creator, envelope.creator)
             _or_refused(read_transaction, envelope)
-        _or_refused(read_write_set, chance.spoil(block.data[0]))
         _or_refused(read_msp, chance.spoil(block.data[0]))
 
     def verify(self, chance: Chance) -> None:
