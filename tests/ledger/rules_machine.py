@@ -24,7 +24,7 @@ NAMES = st.sampled_from(WALLETS)
 PAYERS = st.sampled_from(SERVICES)
 IDS = st.sampled_from(("a", "b", "c"))
 TOKENS = st.one_of(st.integers(1, 30), st.integers(90, 120))
-SECONDS = st.one_of(st.integers(1, 90), st.integers(0, 3_700))
+SECONDS = st.one_of(st.integers(1, 90), st.sampled_from((0, 3_600, 3_601)))
 SHORT = {"grace_s": 60, "propagation_s": 5, "rotation_overlap_s": 100, "tokens_max": 150}
 
 

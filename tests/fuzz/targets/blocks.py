@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Final
 
 from fabric_protos.common import common_pb2
 from fabric_protos.peer import proposal_pb2, proposal_response_pb2, transaction_pb2
+from google.protobuf.message import DecodeError
 
 from fuzz.chance import Chance
 from fuzz.target import Target
@@ -81,7 +82,8 @@ class Blocks(Target):
         else:
             blocks[at] = spoilt(chance, blocks[at])
         try:
-            report = verify_blocks(blocks, CHAINCODE, genesis=self.genesis).report
+            came = (read_block(block.to_bytes()) for block in blocks)
+            report = verify_blocks(came, CHAINCODE, genesis=self.genesis).report
         except (ConfigError, LedgerError):
             return
         if report.ok:
@@ -142,14 +144,15 @@ def _deeper(chance: Chance, envelope: bytes) -> bytes:
 
 
 def _deeper_still(chance: Chance, data: bytes, depth: int) -> bytes:
-    transaction = transaction_pb2.Transaction.FromString(data)
-    if not transaction.actions or not transaction.actions[0].payload:
+    try:
+        transaction = transaction_pb2.Transaction.FromString(data)
+        action = transaction_pb2.ChaincodeActionPayload.FromString(transaction.actions[0].payload)
+        response = proposal_response_pb2.ProposalResponsePayload.FromString(
+            action.action.proposal_response_payload
+        )
+        done = proposal_pb2.ChaincodeAction.FromString(response.extension)
+    except (DecodeError, IndexError):  # a configuration
         return chance.spoil(data)
-    action = transaction_pb2.ChaincodeActionPayload.FromString(transaction.actions[0].payload)
-    response = proposal_response_pb2.ProposalResponsePayload.FromString(
-        action.action.proposal_response_payload
-    )
-    done = proposal_pb2.ChaincodeAction.FromString(response.extension)
     if depth == 4:
         action.chaincode_proposal_payload = chance.spoil(action.chaincode_proposal_payload)
     elif depth == 5:

@@ -24,6 +24,8 @@ LAST_CONFIG = 1
 TRANSACTIONS_FILTER = 2
 COMMIT_HASH = 4
 NUMBER_MAX = 2**64 - 1
+HEIGHT_MAX = 2**63 - 1
+"""No channel will ever be as long; SQLite's numbers, other than Fabric's, have a sign."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,10 @@ def read_block(octets: bytes) -> Block:
 
 
 def block_of(message: Any) -> Block:
-    """A block from ``common_pb2.Block``."""
+    """A block from ``common_pb2.Block``. Raises :class:`BlockError` for a number that is none."""
     header = message.header
+    if header.number > HEIGHT_MAX:
+        raise BlockError(f"{header.number} is no block's number")
     return Block(
         int(header.number),
         bytes(header.previous_hash),
