@@ -100,9 +100,7 @@ class World:
         self._submit(ledger, self.payer, "open", allowance)
         return str(allowance["id"])
 
-    def contracts(
-        self, allowance: str, numbers: Iterable[int], *, made: int | None = None
-    ) -> Iterator[str]:
+    def contracts(self, allowance: str, numbers: Iterable[int], *, made: int | None = None) -> Iterator[str]:
         """Contracts for the benchmark's one operation, as the payer's client signs them: now, or as if they
         had been ``made`` at another time."""
         for seq in numbers:
@@ -163,7 +161,7 @@ def fastapi_application(mesh: Any) -> FastAPI:
 
 
 def call_flask(app: Flask, contracts: Iterable[str | None], expected: int = 200) -> None:
-    """One request for each contract (None: without one); all must be answered with the ``expected`` status."""
+    """One request for each contract (None: without one); all are answered with the ``expected`` status."""
 
     def start_response(status: str, *_: Any) -> None:
         assert status.startswith(str(expected)), status

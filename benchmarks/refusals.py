@@ -132,7 +132,9 @@ def _measure(
     world: World, allowance: str, plain: Any, priced: Any, call: Callable[..., None], rounds: int
 ) -> dict[str, float]:
     added = {}
-    call(priced, list(zip_first(world.contracts(allowance, range(10**9)), 2)))  # as in a service that is in use
+    call(
+        priced, list(zip_first(world.contracts(allowance, range(10**9)), 2))
+    )  # as in a service that is in use
     for name, refusal in REFUSALS.items():
         contracts = refusal.contracts(world, allowance)
         without, refused = [], []

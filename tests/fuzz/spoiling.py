@@ -8,6 +8,7 @@ import json
 from typing import Any, Final
 
 from fuzz.chance import Chance
+
 from tokenmesh_chaincode.documents import Signer
 
 ALGORITHMS: Final = ("none", "HS256", "RS256", "ES384", "EdDSA", "es256", "ES256 ", "", None, ["ES256"], 256)

@@ -19,11 +19,12 @@ class Target(ABC):
     name: ClassVar[str]
     share: ClassVar[int]
 
+    @abstractmethod
     def __init__(self, directory: Path) -> None:
         """``directory`` is the target's own, and empty."""
 
     @abstractmethod
     def one(self, chance: Chance) -> None: ...
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most have nothing to give back
         """Give back what was opened."""

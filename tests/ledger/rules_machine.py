@@ -7,11 +7,11 @@ whoever inherits this may verify the whole.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from ledger.rules_model import UNRECORDED, Model, Terms, Wallet
+from ledger.rules_model import UNRECORDED, Funds, Model, Terms, Wallet
 
 from support.ledgers import GOVERNANCE, Domain, now_of
 from support.wallets import Clock
@@ -22,10 +22,16 @@ SERVICES = ("alice", "bob", "carol")
 WALLETS = (GOVERNANCE, "second", *SERVICES)
 NAMES = st.sampled_from(WALLETS)
 PAYERS = st.sampled_from(SERVICES)
+PAYEES = st.one_of(PAYERS, PAYERS, NAMES)
 IDS = st.sampled_from(("a", "b", "c"))
-TOKENS = st.one_of(st.integers(1, 30), st.integers(90, 120))
+TOKENS = st.one_of(st.integers(1, 30), st.integers(30, 60), st.integers(90, 120))
 SECONDS = st.one_of(st.integers(1, 90), st.sampled_from((0, 3_600, 3_601)))
 SHORT = {"grace_s": 60, "propagation_s": 5, "rotation_overlap_s": 100, "tokens_max": 150}
+
+
+Drawn: TypeAlias = tuple[str | None, int, int, int, int, int]
+"""A contract to be: another payer, its tokens, how much more is charged, how old it is, by how much it
+outlives its funds, how far its number is from the last one."""
 
 
 class RulesMachine(RuleBasedStateMachine):
@@ -58,6 +64,10 @@ class RulesMachine(RuleBasedStateMachine):
             self.ask(GOVERNANCE, "mint", {"tokens": 100})
             granted = self.ask(GOVERNANCE, "grant", {"to": name, "tokens": 100})
             self.ask(name, "sweep", {"credits": [granted["credit"]]})
+        exp = domain.now + 300
+        for name, payee, allowance in zip(SERVICES, (*SERVICES[1:], SERVICES[0]), "abc", strict=True):
+            self.ask(name, "open", {"id": allowance, "payee": payee, "tokens": 40, "exp": exp})
+            self.ask(name, "hold", {"id": allowance, "payee": payee, "tokens": 20, "exp": exp - 100})
 
     # Both go through the same
 
@@ -75,105 +85,133 @@ class RulesMachine(RuleBasedStateMachine):
             assert outcome.detail["refused"] == model.refused
         return outcome.detail
 
-    @rule(by=NAMES, to=NAMES, tokens=TOKENS)
-    def transfer(self, by: str, to: str, tokens: int) -> None:
-        self.ask(by, "transfer", {"to": to, "tokens": tokens})
+    @rule(
+        by=NAMES,
+        act=st.sampled_from(("transfer", "grant", "mint", "burn", "sweep", "sweep")),
+        to=NAMES,
+        tokens=TOKENS,
+    )
+    def move(self, by: str, act: str, to: str, tokens: int) -> None:
+        if act == "sweep":
+            self.ask(by, "sweep", {"credits": [*self.model.wallets[by].credits, "not-there"]})
+        elif act in ("mint", "burn"):
+            self.ask(by, act, {"tokens": tokens})
+        else:
+            self.ask(by, act, {"to": to, "tokens": tokens})
 
-    @rule(by=NAMES, to=NAMES, tokens=TOKENS)
-    def grant(self, by: str, to: str, tokens: int) -> None:
-        self.ask(by, "grant", {"to": to, "tokens": tokens})
-
-    @rule(by=NAMES, act=st.sampled_from(("mint", "burn")), tokens=TOKENS)
-    def issue(self, by: str, act: str, tokens: int) -> None:
-        self.ask(by, act, {"tokens": tokens})
-
-    @rule(by=NAMES)
-    def sweep(self, by: str) -> None:
-        self.ask(by, "sweep", {"credits": [*self.model.wallets[by].credits, "not-there"]})
-
-    @rule(by=PAYERS, act=st.sampled_from(("hold", "open", "open")), id=IDS, payee=NAMES, tokens=TOKENS, s=SECONDS)
-    def set_aside(self, by: str, act: str, id: str, payee: str, tokens: int, s: int) -> None:
-        terms = {"id": id, "payee": payee, "tokens": tokens, "exp": self.domain.now + s}
+    @rule(by=PAYERS, act=st.sampled_from(("hold", "open")), name=IDS, payee=PAYEES, tokens=TOKENS, s=SECONDS)
+    def set_aside(self, by: str, act: str, name: str, payee: str, tokens: int, s: int) -> None:
+        terms = {"id": name, "payee": payee, "tokens": tokens, "exp": self.domain.now + s}
         self.ask(by, act, terms)
 
-    @rule(by=PAYERS, id=IDS, tokens=TOKENS)
-    def refill(self, by: str, id: str, tokens: int) -> None:
-        self.ask(by, "refill", {"id": id, "tokens": tokens})
+    @rule(
+        other=st.one_of(st.none(), st.none(), PAYERS),
+        act=st.sampled_from(("refill", "close")),
+        which=st.integers(0, 1_000),
+        tokens=TOKENS,
+    )
+    def change(self, other: str | None, act: str, which: int, tokens: int) -> None:
+        """An allowance by its payer, or by somebody else; now and then one that is not there."""
+        known = [(name, one.payer) for name, one in self.model.allowances.items()]
+        name, payer = [*known, ("x", "alice")][which % (len(known) + 1)]
+        arg = {"id": name, "tokens": tokens} if act == "refill" else {"id": name}
+        self.ask(other or payer, act, arg)
 
-    @rule(by=PAYERS, id=IDS)
-    def close(self, by: str, id: str) -> None:
-        self.ask(by, "close", {"id": id})
+    def open_funds(self) -> list[tuple[str, Funds]]:
+        """What is open: holds by their ids, then allowances by theirs."""
+        holds = [(name, one) for (_, name), one in self.model.holds.items()]
+        found = [*holds, *self.model.allowances.items()]
+        return [(name, one) for name, one in found if one.state == "open"] or found
 
     @rule(
-        by=PAYERS,
+        which=st.integers(0, 1_000),
+        other=st.one_of(st.none(), st.none(), PAYERS),
         drawn=st.lists(
             st.tuples(
-                PAYERS, IDS, st.booleans(), st.integers(0, 40), st.integers(0, 45), SECONDS, st.integers(0, 3)
+                st.one_of(st.none(), st.none(), PAYERS),
+                st.integers(0, 40),
+                st.sampled_from((-1, 0, 0, 0, 1)),
+                st.sampled_from((0, 0, 3, 6, 700)),
+                st.sampled_from((-20, 0, 0, 1)),
+                st.sampled_from((1, 1, 1, 0, 2, -1)),
             ),
             min_size=1,
             max_size=4,
         ),
     )
-    def settle(self, by: str, drawn: list[tuple[str, str, bool, int, int, int, int]]) -> None:
-        """Contracts good and bad, some with a number that was used, some that were made a while ago."""
+    def settle(self, which: int, other: str | None, drawn: list[Drawn]) -> None:
+        """Contracts by what is set aside, most of them good: some for a little more or of a while ago, some
+        with a number that was used, some of another payer, or settled by another payee."""
+        name, funds = (found := self.open_funds())[which % len(found)]
+        by_hold = (funds.payer, name) in self.model.holds
+        by = other or funds.payee
         items, terms = [], []
-        for payer, id, by_hold, tok, charged, seconds, repeats in drawn:
-            self.seq += not repeats
-            iat = self.domain.now - (seconds if repeats == 1 else 0)
-            claims: dict[str, Any] = {"tok": tok, "iat": iat, "exp": iat + 1 + seconds % 50, "via": id}
-            claims |= (
-                {"via": "hold", "jti": id} if by_hold else {"lane": "lane", "seq": self.seq, "jti": new_id()}
-            )
-            text = self.domain.contract(payer, by, **claims)
+        for stranger, tok, more, ago, beyond, step in drawn:
+            self.seq = max(0, self.seq + step)
+            iat = self.domain.now - ago
+            claims: dict[str, Any] = {"tok": tok, "iat": iat, "exp": max(iat + 1, funds.exp + beyond)}
+            if by_hold:
+                claims |= {"via": "hold", "jti": name, "tok": max(tok, funds.tokens)}
+            else:
+                claims |= {"via": name, "lane": "lane", "seq": self.seq, "jti": new_id()}
+            text = self.domain.contract(stranger or funds.payer, by, **claims)
             body = parse_contract(text).body
+            charged = max(0, tok + more)
             items.append([text, charged])
-            terms.append(
-                (
-                    Terms(
-                        body.jti, payer, by, body.tok, body.iat, body.exp, body.via, body.lane, body.seq
-                    ),
-                    charged,
-                )
-            )
+            numbers = (body.via, body.lane, body.seq)
+            terms.append((Terms(body.jti, body.iss, by, body.tok, iat, body.exp, *numbers), charged))
         detail = self.ask(by, "settle", {"items": items}, {"items": terms})
         assert (detail["settled"], detail["tokens"]) == self.model.settled
 
-    @rule(by=NAMES, holds=st.lists(st.tuples(PAYERS, IDS), max_size=3, unique=True))
-    def void(self, by: str, holds: list[tuple[str, str]]) -> None:
-        self.ask(by, "void", {"holds": [list(one) for one in holds]})
-
     @rule(
-        by=NAMES,
+        other=st.one_of(st.none(), NAMES),
+        act=st.sampled_from(("void", "expire", "expire")),
         holds=st.lists(st.tuples(PAYERS, IDS), max_size=3, unique=True),
-        ids=st.lists(IDS, max_size=3, unique=True),
+        names=st.lists(IDS, max_size=3, unique=True),
+        everything=st.booleans(),
     )
-    def expire(self, by: str, holds: list[tuple[str, str]], ids: list[str]) -> None:
-        self.ask(by, "expire", {"holds": [list(one) for one in holds], "allowances": ids})
-
-    @rule(by=st.sampled_from(WALLETS[:3]), act=st.sampled_from(("freeze", "unfreeze")), name=NAMES)
-    def freeze(self, by: str, act: str, name: str) -> None:
-        self.ask(by, act, {"name": name})
+    def end_some(
+        self, other: str | None, act: str, holds: list[tuple[str, str]], names: list[str], everything: bool
+    ) -> None:
+        if everything:
+            holds = [key for key, one in self.model.holds.items() if one.state == "open"]
+            names = [name for name, one in self.model.allowances.items() if one.state == "open"]
+        payees = [self.model.holds[key].payee for key in holds if key in self.model.holds]
+        arg: dict[str, Any] = {"holds": [list(one) for one in holds]}
+        if act == "expire":
+            arg["allowances"] = names
+        self.ask(other or (payees or ["alice"])[0], act, arg)
 
     @rule(
         by=st.sampled_from(WALLETS[:3]),
+        act=st.sampled_from(("freeze", "unfreeze", "set_policy", "mint")),
+        name=NAMES,
+        tokens=TOKENS,
         threshold=st.sampled_from((1, 1, 2, 3)),
         default=st.sampled_from(("allow", "allow", "deny")),
         grace_s=st.sampled_from((30, 60)),
-        tokens_max=st.sampled_from((100, 150)),
         proposed=st.booleans(),
     )
-    def set_policy(
-        self, by: str, threshold: int, default: str, grace_s: int, tokens_max: int, proposed: bool
+    def govern(
+        self,
+        by: str,
+        act: str,
+        name: str,
+        tokens: int,
+        threshold: int,
+        default: str,
+        grace_s: int,
+        proposed: bool,
     ) -> None:
-        new = {"threshold": threshold, "default": default, "grace_s": grace_s, "tokens_max": tokens_max}
-        self.govern(by, "set_policy", {"policy": {**self.model.policy, **new}}, proposed=proposed)
-
-    @rule(by=st.sampled_from(WALLETS[:3]), tokens=TOKENS, name=NAMES, act=st.sampled_from(("mint", "unfreeze")))
-    def propose(self, by: str, tokens: int, name: str, act: str) -> None:
-        self.govern(by, act, {"tokens": tokens} if act == "mint" else {"name": name}, proposed=True)
-
-    def govern(self, by: str, act: str, arg: dict[str, Any], *, proposed: bool) -> None:
-        if proposed:
+        policy = {**self.model.policy, "threshold": threshold, "default": default, "grace_s": grace_s}
+        arg: dict[str, Any] = (
+            {"policy": policy}
+            if act == "set_policy"
+            else {"tokens": tokens}
+            if act == "mint"
+            else {"name": name}
+        )
+        if proposed and act != "freeze":
             self.ask(by, "propose", {"act": act, "arg": arg})
         else:
             self.ask(by, act, arg)
@@ -181,8 +219,8 @@ class RulesMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.proposals)
     @rule(by=st.sampled_from(WALLETS[:3]), which=st.integers(0, 100))
     def approve(self, by: str, which: int) -> None:
-        ids = list(self.model.proposals)
-        self.ask(by, "approve", {"proposal": ids[which % len(ids)]})
+        names = list(self.model.proposals)
+        self.ask(by, "approve", {"proposal": names[which % len(names)]})
 
     @precondition(lambda self: not self.old)
     @rule(name=PAYERS)
@@ -221,7 +259,14 @@ class RulesMachine(RuleBasedStateMachine):
         outcome = self.domain.ask(by, "burn", {"tokens": 77}, jti=jti)
         assert outcome.code == "id_reused"
 
-    @rule(seconds=st.one_of(st.integers(1, 40), st.sampled_from((60, 130, 700, 4_000))))
+    @rule(which=st.integers(0, 1_000), grace=st.booleans(), early=st.sampled_from((1, 0, 0)))
+    def wait_for_an_end(self, which: int, grace: bool, early: int) -> None:
+        """Until the very second in which something ends, or its grace does, or one second less."""
+        _, funds = (found := self.open_funds())[which % len(found)]
+        moment = funds.end + (funds.grace_s if grace else 0) - early
+        self.clock.forward(max(0, moment - self.domain.now))
+
+    @rule(seconds=st.one_of(st.integers(1, 40), st.sampled_from((60, 130))))
     def wait(self, seconds: int) -> None:
         self.clock.forward(seconds)
 
@@ -240,8 +285,8 @@ class RulesMachine(RuleBasedStateMachine):
 
     def compare_funds(self) -> None:
         ledger = self.domain.ledger
-        for (payer, id), mine in self.model.holds.items():
-            hold = now_of(ledger.hold(payer, id))
+        for (payer, name), mine in self.model.holds.items():
+            hold = now_of(ledger.hold(payer, name))
             assert hold is not None
             assert (hold.payee, hold.tokens, hold.exp, hold.state) == (
                 mine.payee,
@@ -249,8 +294,8 @@ class RulesMachine(RuleBasedStateMachine):
                 mine.exp,
                 mine.state,
             )
-        for id, mine in self.model.allowances.items():
-            found = now_of(ledger.allowance(id))
+        for name, mine in self.model.allowances.items():
+            found = now_of(ledger.allowance(name))
             assert found is not None
             assert (found.payer, found.tokens, found.spent, found.closed_at, found.ended) == (
                 mine.payer,

@@ -107,7 +107,7 @@ class Model:
         self.refused = {}
         try:
             self._check_caller(by, act)
-            getattr(self, f"_{act}")(by, jti, **arg)
+            getattr(self, f"_{act}")(by, jti, **_named(arg))
             code = "ok"
         except Refused as refused:
             code = str(refused)
@@ -141,8 +141,8 @@ class Model:
     def _credit(self, to: str, by: str, jti: str, tokens: int) -> None:
         if tokens:
             row = jti if to == by else f"{by}:{jti}"
-            credits = self.wallets[to].credits
-            credits[row] = credits.get(row, 0) + tokens
+            rows = self.wallets[to].credits
+            rows[row] = rows.get(row, 0) + tokens
 
     def _spend(self, by: str, tokens: int) -> None:
         if self.wallets[by].balance < tokens:
@@ -170,9 +170,9 @@ class Model:
 
     _grant = _transfer
 
-    def _sweep(self, by: str, _jti: str, credits: list[str]) -> None:
+    def _sweep(self, by: str, _jti: str, rows: list[str]) -> None:
         wallet = self.wallets[by]
-        wallet.balance += sum(wallet.credits.pop(row, 0) for row in credits)
+        wallet.balance += sum(wallet.credits.pop(row, 0) for row in rows)
 
     # Funds
 
@@ -191,8 +191,8 @@ class Model:
         if self.wallets[payee].frozen_at is not None:
             raise Refused("payee_frozen")
 
-    def _hold(self, by: str, _jti: str, id: str, payee: str, tokens: int, exp: int) -> None:
-        known = self.holds.get((by, id))
+    def _hold(self, by: str, _jti: str, name: str, payee: str, tokens: int, exp: int) -> None:
+        known = self.holds.get((by, name))
         if known is not None:
             if (known.payee, known.tokens, known.exp) != (payee, tokens, exp):
                 raise Refused("id_reused")
@@ -201,10 +201,10 @@ class Model:
             return
         self._check_terms(by, payee, tokens, exp, self.policy["hold_ttl_s_max"])
         self._spend(by, tokens)
-        self.holds[by, id] = Funds(by, payee, tokens, self.now, exp, self.policy["grace_s"])
+        self.holds[by, name] = Funds(by, payee, tokens, self.now, exp, self.policy["grace_s"])
 
-    def _open(self, by: str, _jti: str, id: str, payee: str, tokens: int, exp: int) -> None:
-        known = self.allowances.get(id)
+    def _open(self, by: str, _jti: str, name: str, payee: str, tokens: int, exp: int) -> None:
+        known = self.allowances.get(name)
         if known is not None:
             if (known.payer, known.payee, known.tokens) != (by, payee, tokens):
                 raise Refused("id_reused")
@@ -213,18 +213,18 @@ class Model:
             return
         self._check_terms(by, payee, tokens, exp, self.policy["allowance_ttl_s_max"])
         self._spend(by, tokens)
-        self.allowances[id] = Funds(by, payee, tokens, self.now, exp, self.policy["grace_s"])
+        self.allowances[name] = Funds(by, payee, tokens, self.now, exp, self.policy["grace_s"])
 
-    def _own(self, by: str, id: str) -> Funds:
-        known = self.allowances.get(id)
+    def _own(self, by: str, name: str) -> Funds:
+        known = self.allowances.get(name)
         if known is None:
             raise Refused("unknown_allowance")
         if known.payer != by:
             raise Refused("not_yours")
         return known
 
-    def _refill(self, by: str, _jti: str, id: str, tokens: int) -> None:
-        allowance = self._own(by, id)
+    def _refill(self, by: str, _jti: str, name: str, tokens: int) -> None:
+        allowance = self._own(by, name)
         if allowance.state != "open" or self.now >= allowance.end:
             raise Refused("allowance_ended")
         if allowance.tokens + tokens > self.policy["tokens_max"]:
@@ -233,8 +233,8 @@ class Model:
         self._spend(by, tokens)
         allowance.tokens += tokens
 
-    def _close(self, by: str, _jti: str, id: str) -> None:
-        allowance = self._own(by, id)
+    def _close(self, by: str, _jti: str, name: str) -> None:
+        allowance = self._own(by, name)
         if allowance.state != "open":
             raise Refused("allowance_ended")
         if allowance.closed_at is None:
@@ -318,23 +318,23 @@ class Model:
         allowance.spent += charged
 
     def _void(self, by: str, jti: str, holds: list[tuple[str, str]]) -> None:
-        for payer, id in holds:
-            hold = self.holds.get((payer, id))
+        for payer, name in holds:
+            hold = self.holds.get((payer, name))
             if hold is None:
-                self.refused[f"{payer}/{id}"] = "unknown_hold"
+                self.refused[f"{payer}/{name}"] = "unknown_hold"
             elif hold.payee != by:
-                self.refused[f"{payer}/{id}"] = "wrong_payee"
+                self.refused[f"{payer}/{name}"] = "wrong_payee"
             elif hold.state != "open":
-                self.refused[f"{payer}/{id}"] = "hold_ended"
+                self.refused[f"{payer}/{name}"] = "hold_ended"
             else:
                 hold.state = "void"
                 self._credit(payer, by, jti, hold.tokens)
 
     def _expire(self, by: str, jti: str, holds: list[tuple[str, str]], allowances: list[str]) -> None:
-        for payer, id in holds:
-            self._expired(by, jti, f"{payer}/{id}", self.holds.get((payer, id)), "hold")
-        for id in allowances:
-            self._expired(by, jti, id, self.allowances.get(id), "allowance")
+        for payer, name in holds:
+            self._expired(by, jti, f"{payer}/{name}", self.holds.get((payer, name)), "hold")
+        for name in allowances:
+            self._expired(by, jti, name, self.allowances.get(name), "allowance")
 
     def _expired(self, by: str, jti: str, name: str, funds: Funds | None, kind: str) -> None:
         if funds is None:
@@ -393,6 +393,11 @@ class Model:
         if votes >= self.policy["threshold"]:
             proposal.done = True
             getattr(self, f"_{proposal.act}")(by, jti, **proposal.arg, proposer=proposal.by)
+
+
+def _named(arg: dict[str, Any]) -> dict[str, Any]:
+    """An argument as the methods take it: without Python's own names."""
+    return {{"id": "name", "credits": "rows"}.get(field, field): value for field, value in arg.items()}
 
 
 _STATE = ("policy", "wallets", "holds", "allowances", "proposals", "supply")

@@ -31,5 +31,5 @@ class OnEmbedded(RulesMachine):
 
 TestOnEmbedded = OnEmbedded.TestCase
 TestOnEmbedded.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )

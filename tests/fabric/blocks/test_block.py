@@ -6,7 +6,7 @@ from hashlib import sha256
 
 import pytest
 
-from tokenmesh.fabric.blocks.block import Block, header_bytes, read_block
+from tokenmesh.fabric.blocks.block import HEIGHT_MAX, Block, header_bytes, read_block
 from tokenmesh.fabric.errors import BlockError
 
 
@@ -47,3 +47,11 @@ def test_a_block_is_read_as_it_was_written() -> None:
     assert block.data_is_whole
     assert block.codes == b""
     assert not Block(7, b"", b"", (b"a",), ()).data_is_whole
+
+
+def test_a_block_beyond_all_heights_is_none() -> None:
+    """A peer may say any number; what is kept of blocks has room for half of them."""
+    good = Block(HEIGHT_MAX, b"", b"", (), ())
+    assert read_block(good.to_bytes()) == good
+    with pytest.raises(BlockError, match="no block's number"):
+        read_block(Block(HEIGHT_MAX + 1, b"", b"", (), ()).to_bytes())

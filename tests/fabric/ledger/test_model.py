@@ -52,5 +52,3 @@ def test_the_rules_on_fabric_do_as_the_model_does(rules: Rules, tmp_path: Path) 
     )
     run_state_machine_as_test(Machine, settings=chosen)
     assert len(made) >= EXAMPLES
-
-

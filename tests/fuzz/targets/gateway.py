@@ -15,10 +15,10 @@ import grpc
 from fabric_protos.common import common_pb2
 from fabric_protos.gateway import gateway_pb2
 from fabric_protos.peer import events_pb2, proposal_response_pb2
-
 from fuzz.chance import Chance
 from fuzz.target import Target
 from fuzz.targets.blocks import real_blocks
+
 from tokenmesh.fabric.blocks import ledger_info
 from tokenmesh.fabric.errors import FabricError
 from tokenmesh.fabric.gateway import NO_RETRY, Deadlines, Identity, connect

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from frameworks import test_fastapi, test_flask
-
 from fuzz.chance import Chance
 from fuzz.spoiling import header_of, sealed, spelled, spoilt
 from fuzz.target import Target
+
 from support.exchanges import Reply, asgi, over_wsgi
 from support.payee import PAYER, Payee
 from tokenmesh import decorators
@@ -146,9 +146,10 @@ class Http(Target):
         target, method, body = "/quote/ACME", "GET", b""
         if chance.one_in(3):
             method, target, body = self.other_request(chance, headers)
-        presented = self.presented(chance, terms, contract, elsewhere=(method, target) != ("GET", "/quote/ACME"))
-        for value in presented:
-            headers.append(("Token-Contract", value))
+        presented = self.presented(
+            chance, terms, contract, elsewhere=(method, target) != ("GET", "/quote/ACME")
+        )
+        headers += [("Token-Contract", value) for value in presented]
         while chance.one_in(3):
             headers.append((chance.pick(HEADERS), self.header_value(chance)))
         return Request(method, target, headers, body), False
@@ -158,11 +159,17 @@ class Http(Target):
         if chance.one_in(2):
             target = "/" + chance.spoil(target.encode()).decode("latin-1").lstrip("/")
         target = "".join(one if "!" <= one <= "~" and one != "#" else f"%{ord(one):02x}" for one in target)
-        method = chance.pick(METHODS) if not chance.one_in(8) else chance.pick(("get", "FOO", "M-SEARCH", "A" * 40))
+        method = (
+            chance.pick(METHODS)
+            if not chance.one_in(8)
+            else chance.pick(("get", "FOO", "M-SEARCH", "A" * 40))
+        )
         body = b""
         if chance.one_in(2):
             headers.append(("Content-Type", chance.pick(TYPES)))
-            good = chance.pick((b'{"pages": 3}', b"name=Ada&other=1", b"--x\r\n\r\nabc\r\n--x--", b"x" * 10_001))
+            good = chance.pick(
+                (b'{"pages": 3}', b"name=Ada&other=1", b"--x\r\n\r\nabc\r\n--x--", b"x" * 10_001)
+            )
             body = good if chance.one_in(3) else chance.spoil(good)
         return method, target, body
 
@@ -245,9 +252,7 @@ class OnFlask(Http):
         self.app.config["PROPAGATE_EXCEPTIONS"] = True
 
     def send(self, request: Request) -> Reply:
-        return over_wsgi(
-            self.app, request.method, request.target, headers=request.headers, body=request.body
-        )
+        return over_wsgi(self.app, request.method, request.target, headers=request.headers, body=request.body)
 
 
 class OnFastAPI(Http):

@@ -13,11 +13,11 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
+from fuzz.chance import Chance
+from fuzz.target import Target
 from ledger.test_verify_damage import TABLES, everything
 from ledger.verify_tools import write_original
 
-from fuzz.chance import Chance
-from fuzz.target import Target
 from tokenmesh.errors import LedgerUnavailable
 from tokenmesh.ledger.verify import verify_ledger
 
@@ -33,7 +33,8 @@ class Ledger(Target):
         self.path = directory / "edited.db"
         with closing(sqlite3.connect(self.original)) as connection:
             self.columns = {
-                table: [row[1] for row in connection.execute(f"PRAGMA table_info({table})")] for table in TABLES
+                table: [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+                for table in TABLES
             }
 
     def one(self, chance: Chance) -> None:
@@ -64,7 +65,11 @@ class Ledger(Target):
             data = bytearray(chance.spoil(bytes(data)))
         else:
             for _ in range(chance.pick((1, 1, 1, 4, 50))):
-                at = int(chance.below(2**30) / 2**30 * len(data)) if chance.one_in(2) else chance.below(len(data))
+                at = (
+                    int(chance.below(2**30) / 2**30 * len(data))
+                    if chance.one_in(2)
+                    else chance.below(len(data))
+                )
                 data[at] ^= 1 << chance.below(8)
         self.path.write_bytes(data)
         if chance.one_in(8):  # what a process that was killed may leave beside it, or somebody put there
@@ -103,7 +108,9 @@ class Ledger(Target):
                 f"UPDATE {table} SET {column} = CAST({column} AS {kind}) WHERE {columns[0]} = ({here})"
             )
         elif way == 4:
-            (old,) = connection.execute(f"SELECT {column} FROM {table} WHERE {columns[0]} = ({here})").fetchone()
+            (old,) = connection.execute(
+                f"SELECT {column} FROM {table} WHERE {columns[0]} = ({here})"
+            ).fetchone()
             octets = old if isinstance(old, bytes) else str(old).encode()
             new: Any = chance.spoil(octets)
             if isinstance(old, str):

@@ -15,11 +15,12 @@ from typing import Any, ClassVar, Final
 from fuzz.chance import Chance
 from fuzz.spoiling import spoilt
 from fuzz.target import Target
+
 from support.chaincode_economy import INDEX, ChaincodeEconomy, first_document
 from support.economy import Authority, wallet
 from support.peers import Creator, MemoryPeer
 from tokenmesh_chaincode.contract import ContractError, TokenmeshContract
-from tokenmesh_chaincode.documents import canonical, new_id
+from tokenmesh_chaincode.documents import new_id
 from tokenmesh_chaincode.rules import ACTS, MEANING, NOT_RECORDED, Context, apply, default_policy
 from tokenmesh_chaincode.state import MemoryState
 
@@ -90,8 +91,7 @@ class Rules(Target):
         by = Creator(units=chance.pick((("admin",), (), ("client",))))
         try:
             stub, answer = peer.simulate(function, *parameters, at=at, by=by, transient=transient)
-        except ContractError as error:
-            assert str(error).startswith(f"{error.code}: ")
+        except ContractError:
             return
         assert peer.commit(stub)
         results = json.loads(answer)
@@ -153,10 +153,16 @@ class Rules(Target):
         economy = self.economy
         now = economy.now
         name = chance.pick(("alice", "bob", "root-2", "nobody"))
-        own = {"id": chance.pick(("allowance-1", "hold-1", "new")), "payee": name, "tokens": 1 + chance.below(60)}
+        own = {
+            "id": chance.pick(("allowance-1", "hold-1", "new")),
+            "payee": name,
+            "tokens": 1 + chance.below(60),
+        }
         contract = economy.contract(via="allowance-1", lane="lane", seq=chance.below(2**53))
         held = economy.contract(jti="hold-1", tok=50)
-        items = [[chance.pick((contract, held, chance.text())), chance.below(60)] for _ in range(chance.below(4))]
+        items = [
+            [chance.pick((contract, held, chance.text())), chance.below(60)] for _ in range(chance.below(4))
+        ]
         known = {
             "register": {"name": name, "cert": self.new_certificate, "role": "service"},
             "rotate": {"name": name, "cert": self.new_certificate},

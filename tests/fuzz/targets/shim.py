@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Final
 
 import hpack
 from fabric_protos.peer import chaincode_pb2, chaincode_shim_pb2
-
 from fuzz.chance import Chance
 from fuzz.target import Target
+
 from tokenmesh_chaincode.shim import Options
 from tokenmesh_chaincode.shim.frames import PREFACE, frame, prefixed, split
 from tokenmesh_chaincode.shim.http2 import Connection
@@ -81,7 +81,9 @@ class Shim(Target):
         spoken = chaincode_pb2.ChaincodeInput(args=[b"apply", b"x"]).SerializeToString()
         messages = [
             Message(type=Message.REGISTERED),
-            Message(type=Message.READY, payload=chaincode_pb2.ChaincodeAdditionalParams().SerializeToString()),
+            Message(
+                type=Message.READY, payload=chaincode_pb2.ChaincodeAdditionalParams().SerializeToString()
+            ),
             Message(type=Message.TRANSACTION, payload=spoken, txid="tx", channel_id="mesh"),
             Message(type=Message.RESPONSE, payload=b"1", txid="tx", channel_id="mesh"),
             Message(type=Message.KEEPALIVE),
