@@ -46,7 +46,7 @@ def real_blocks(directory: Path) -> list[Block]:
 
 class Blocks(Target):
     name: ClassVar[str] = "blocks"
-    share: ClassVar[int] = 50
+    share: ClassVar[int] = 40
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

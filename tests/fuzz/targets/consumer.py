@@ -56,7 +56,7 @@ MOMENTS: Final = (b"Fri, 15 Jan 2027 08:00:00 GMT", b"3", b"0.5", b"Thu, 01 Jan 
 
 class OfConsumer(Target):
     name: ClassVar[str] = "consumer"
-    share: ClassVar[int] = 40
+    share: ClassVar[int] = 30
 
     def __init__(self, directory: Path) -> None:
         self.clock = Clock()

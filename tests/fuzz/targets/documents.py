@@ -78,7 +78,7 @@ def operation_of() -> Operation:
 
 class Documents(Target):
     name: ClassVar[str] = "documents"
-    share: ClassVar[int] = 440
+    share: ClassVar[int] = 600
 
     def __init__(self, directory: Path) -> None:
         self.signer = wallet("alice")

@@ -64,7 +64,7 @@ class Peer(grpc.GenericRpcHandler):
 
 class OfGateway(Target):
     name: ClassVar[str] = "gateway"
-    share: ClassVar[int] = 30
+    share: ClassVar[int] = 20
 
     def __init__(self, directory: Path) -> None:
         blocks = real_blocks(directory)

@@ -244,7 +244,7 @@ def spelled_header(chance: Chance, header: dict[str, Any]) -> bytes:
 
 class OnFlask(Http):
     name = "flask"
-    share = 90
+    share = 80
     suite = test_flask.TestFlask
 
     def __init__(self, directory: Path) -> None:
@@ -257,7 +257,7 @@ class OnFlask(Http):
 
 class OnFastAPI(Http):
     name = "fastapi"
-    share = 70
+    share = 67
     suite = test_fastapi.TestFastAPI
 
     def __init__(self, directory: Path) -> None:

@@ -24,7 +24,7 @@ from tokenmesh.ledger.verify import verify_ledger
 
 class Ledger(Target):
     name: ClassVar[str] = "ledger"
-    share: ClassVar[int] = 4
+    share: ClassVar[int] = 3
 
     def __init__(self, directory: Path) -> None:
         self.original = write_original(directory).path

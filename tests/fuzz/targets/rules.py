@@ -48,7 +48,7 @@ FUNCTIONS: Final = ("apply", "apply", "apply", "ask", "genesis", "", "Apply", "_
 
 class Rules(Target):
     name: ClassVar[str] = "rules"
-    share: ClassVar[int] = 140
+    share: ClassVar[int] = 90
 
     def __init__(self, directory: Path) -> None:
         self.economy = economy = ChaincodeEconomy(governors=("root", "root-2"), tokens=1_000)

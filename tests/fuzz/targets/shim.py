@@ -72,7 +72,7 @@ class AtOnce:
 
 class Shim(Target):
     name: ClassVar[str] = "shim"
-    share: ClassVar[int] = 90
+    share: ClassVar[int] = 70
 
     def __init__(self, directory: Path) -> None:
         self.options = Options("label:hash", message_bytes_max=100_000, answer_wait_s_max=0.0)
