@@ -18,7 +18,7 @@ ROWS = [
 ]
 
 
-def tests_in(path: Path) -> set[str]:
+def functions_in(path: Path) -> set[str]:
     return {
         node.name
         for node in ast.walk(ast.parse(path.read_text()))
@@ -29,7 +29,7 @@ def tests_in(path: Path) -> set[str]:
 @pytest.mark.parametrize(("file", "name"), sorted(set(NAMED.findall(PAGE.read_text()))))
 def test_every_test_that_the_page_names_is_there(file: str, name: str) -> None:
     assert name.startswith("test_")
-    assert name in tests_in(ROOT / file)
+    assert name in functions_in(ROOT / file)
 
 
 def test_every_claim_names_a_test() -> None:
