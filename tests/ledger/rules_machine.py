@@ -111,13 +111,18 @@ class RulesMachine(RuleBasedStateMachine):
         act=st.sampled_from(("refill", "close")),
         which=st.integers(0, 1_000),
         tokens=TOKENS,
+        moment=MOMENTS,
     )
-    def change(self, other: str | None, act: str, which: int, tokens: int) -> None:
-        """An allowance by its payer, or by somebody else; now and then one that is not there."""
+    def change(self, other: str | None, act: str, which: int, tokens: int, moment: Moment) -> None:
+        """An allowance by its payer, or by somebody else; now and then one that is not there, now and then until
+        what was closed ends."""
         known = [(name, one.payer) for name, one in self.model.allowances.items()]
         name, payer = [*known, ("x", "alice")][which % (len(known) + 1)]
         arg = {"id": name, "tokens": tokens} if act == "refill" else {"id": name}
         self.ask(other or payer, act, arg)
+        if moment is not None and name in self.model.allowances:
+            self.come_to(moment, self.model.allowances[name])
+            self.ask("bob", "expire", {"holds": [], "allowances": [name]})
 
     def come_to(self, moment: Moment, funds: Funds) -> None:
         """Let time pass until the very second in which funds end, or their grace does, or one second less."""
@@ -157,7 +162,7 @@ class RulesMachine(RuleBasedStateMachine):
         self.come_to(moment, funds)
         by = other or funds.payee
         items, terms = [], []
-        for stranger, tok, more, ago, beyond, step in drawn:
+        for stranger, tok, more, ago, beyond, step in drawn[: 2 if by_hold else None]:
             self.seq = max(0, self.seq + step)
             iat = self.domain.now - ago
             claims: dict[str, Any] = {"tok": tok, "iat": iat, "exp": max(iat + 1, funds.exp + beyond)}
