@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import json
 import secrets
 import tempfile
@@ -84,6 +85,25 @@ def _bad_signature(world: World, allowance: str) -> Iterator[str]:
         yield f"{text.rpartition('.')[0]}.{secrets.token_urlsafe(63)}AA"
 
 
+def _unknown_wallet(world: World, allowance: str) -> Iterator[str]:
+    """From a wallet that does not exist, another one each time: the ledger is asked."""
+    for text in world.contracts(allowance, range(10**9)):
+        _, claims, signature = text.split(".")
+        name = f"stranger-{secrets.token_hex(8)}"
+        header = {"alg": "ES256", "typ": "tokenmesh-contract+jwt", "kid": name, "x5t#S256": world.payer.x5t}
+        body = {**json.loads(_decoded(claims)), "iss": name}
+        yield f"{_encoded(header)}.{_encoded(body)}.{signature}"
+
+
+def _decoded(segment: str) -> bytes:
+    return base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
+
+
+def _encoded(value: object) -> str:
+    text = json.dumps(value, separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
+
+
 def _expired(world: World, allowance: str) -> Iterator[str]:
     """Signed by a payer, and over for an hour: the signature is verified."""
     return world.contracts(allowance, range(10**9), made=int(time.time()) - 3_600)
@@ -100,6 +120,7 @@ REFUSALS = {
     "too_large": Refusal(400, _too_large),
     "no_claims": Refusal(400, _no_claims),
     "bad_signature": Refusal(401, _bad_signature),
+    "unknown_wallet": Refusal(401, _unknown_wallet),
     "expired": Refusal(401, _expired),
     "no_funds": Refusal(402, _no_funds),
 }

@@ -114,8 +114,8 @@ class RulesMachine(RuleBasedStateMachine):
         moment=MOMENTS,
     )
     def change(self, other: str | None, act: str, which: int, tokens: int, moment: Moment) -> None:
-        """An allowance by its payer, or by somebody else; now and then one that is not there, now and then until
-        what was closed ends."""
+        """An allowance by its payer, or by somebody else; now and then one that is not there; now and then
+        until what was closed ends."""
         known = [(name, one.payer) for name, one in self.model.allowances.items()]
         name, payer = [*known, ("x", "alice")][which % (len(known) + 1)]
         arg = {"id": name, "tokens": tokens} if act == "refill" else {"id": name}
