@@ -95,8 +95,9 @@ class Blocks(Target):
 
 
 def said(block: Block) -> tuple[Any, ...]:
-    """What a block says that counts: all but metadata which no verdict rests on."""
-    return block.number, block.previous_hash, block.data_hash, block.data, block.codes
+    """What a block says that counts: all but metadata which no verdict rests on, as on block 0's codes."""
+    codes = block.codes if block.number else b""
+    return block.number, block.previous_hash, block.data_hash, block.data, codes
 
 
 def spoilt(chance: Chance, block: Block) -> Block:
@@ -112,7 +113,8 @@ def spoilt(chance: Chance, block: Block) -> Block:
         at = chance.below(len(metadata))
         metadata[at] = chance.spoil(metadata[at])
     elif way == 3:
-        data = chance.pick(([], data * 2, [*data, b""]))
+        cut = chance.below(len(data[0]))
+        data = chance.pick(([], data * 2, [*data, b""], [b"".join(data * 2)], [data[0][:cut], data[0][cut:]]))
     else:
         at = chance.below(len(data))
         data[at] = _deeper(chance, data[at])

@@ -146,9 +146,10 @@ class Http(Target):
         target, method, body = "/quote/ACME", "GET", b""
         if chance.one_in(3):
             method, target, body = self.other_request(chance, headers)
-        presented = self.presented(
-            chance, terms, contract, elsewhere=(method, target) != ("GET", "/quote/ACME")
-        )
+        path, _, query = target.partition("?")
+        # The same target in another spelling is the same; and Flask takes ``get`` for ``GET``.
+        elsewhere = method.upper() != "GET" or documents.target(path, query) != "/quote/ACME"
+        presented = self.presented(chance, terms, contract, elsewhere=elsewhere)
         headers += [("Token-Contract", value) for value in presented]
         while chance.one_in(3):
             headers.append((chance.pick(HEADERS), self.header_value(chance)))

@@ -54,6 +54,16 @@ class Block:
         return data_hash(self.data) == self.data_hash
 
     @property
+    def entries_run_together(self) -> list[int]:
+        """Which entries of the data are not one envelope each, as orderers write them.
+
+        The hash is over all of them, one after another, and does not tell where one ends: two that run
+        together have the same hash as the two, and are read as the second alone; and so has one that is cut
+        in two, or one with an empty one behind it.
+        """
+        return [place for place, octets in enumerate(self.data) if not _is_one_envelope(octets)]
+
+    @property
     def codes(self) -> bytes:
         """The validation code of each transaction, as the peer that gave the block noted it: one byte each,
         empty for a block that no peer has committed."""
@@ -96,6 +106,19 @@ def block_of(message: Any) -> Block:
         tuple(message.data.data),
         tuple(message.metadata.metadata),
     )
+
+
+def _is_one_envelope(octets: bytes) -> bool:
+    """Whether these are a payload and its signature, once each; behind them there may be fields not known."""
+    try:
+        message = common_pb2.Envelope.FromString(octets)
+        known = common_pb2.Envelope(payload=message.payload, signature=message.signature)
+        written = known.SerializeToString()
+        rest = common_pb2.Envelope.FromString(octets[len(written) :])
+    except DecodeError:
+        return False
+    more = bool(rest.payload or rest.signature)
+    return bool(message.payload and message.signature) and octets.startswith(written) and not more
 
 
 def data_hash(data: Sequence[bytes]) -> bytes:
