@@ -31,9 +31,9 @@ SHORT = {"grace_s": 60, "propagation_s": 5, "rotation_overlap_s": 100, "tokens_m
 
 Moment: TypeAlias = tuple[bool, int] | None
 MOMENTS = st.one_of(st.none(), st.none(), st.tuples(st.booleans(), st.sampled_from((0, 0, 1))))
-Drawn: TypeAlias = tuple[str | None, int, int, int, int, int]
+Drawn: TypeAlias = tuple[str | None, int, int, int, int, bool]
 """A contract to be: another payer, its tokens, how much more is charged, how old it is, by how much it
-outlives its funds, how far its number is from the last one."""
+outlives its funds, whether its number was used."""
 
 
 class RulesMachine(RuleBasedStateMachine):
@@ -148,7 +148,7 @@ class RulesMachine(RuleBasedStateMachine):
                 st.sampled_from((-1, 0, 0, 0, 1)),
                 st.sampled_from((0, 0, 0, 3, 6, 700)),
                 st.sampled_from((-20, 0, 0, 1)),
-                st.sampled_from((1, 1, 1, 0, 2, -1)),
+                st.sampled_from((False, False, False, True)),
             ),
             min_size=1,
             max_size=4,
@@ -162,14 +162,16 @@ class RulesMachine(RuleBasedStateMachine):
         self.come_to(moment, funds)
         by = other or funds.payee
         items, terms = [], []
-        for stranger, tok, more, ago, beyond, step in drawn[: 2 if by_hold else None]:
-            self.seq = max(0, self.seq + step)
+        for stranger, tok, more, ago, beyond, again in drawn[: 2 if by_hold else None]:
+            self.seq += 1
+            used = sorted(number for _, number in funds.used)
+            number = used[which % len(used)] if again and used else self.seq
             iat = self.domain.now - ago
             claims: dict[str, Any] = {"tok": tok, "iat": iat, "exp": max(iat + 1, funds.exp + beyond)}
             if by_hold:
                 claims |= {"via": "hold", "jti": name, "tok": max(tok, funds.tokens)}
             else:
-                claims |= {"via": name, "lane": "lane", "seq": self.seq, "jti": new_id()}
+                claims |= {"via": name, "lane": "lane", "seq": number, "jti": new_id()}
             text = self.domain.contract(stranger or funds.payer, by, **claims)
             body = parse_contract(text).body
             charged = max(0, tok + more)

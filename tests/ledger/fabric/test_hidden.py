@@ -1,4 +1,4 @@
-"""Blocks of a real channel in which a transaction is hidden where the hash of a block's data does not tell."""
+"""Blocks of a real channel with a transaction hidden where the hash of a block's data does not tell."""
 
 from __future__ import annotations
 
