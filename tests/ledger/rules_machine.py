@@ -158,15 +158,19 @@ class RulesMachine(RuleBasedStateMachine):
         """Contracts by what is set aside, most of them good: some for a little more or of a while ago, some
         with a number that was used, some of another payer, or settled by another payee."""
         name, funds = (found := self.open_funds())[which % len(found)]
-        by_hold = (funds.payer, name) in self.model.holds
+        by_hold = self.model.holds.get((funds.payer, name)) is funds
         self.come_to(moment, funds)
         by = other or funds.payee
         items, terms = [], []
+        used = sorted(number for _, number in funds.used)
+        frozen_at = self.model.wallets[funds.payer].frozen_at
         for stranger, tok, more, ago, beyond, again in drawn[: 2 if by_hold else None]:
             self.seq += 1
-            used = sorted(number for _, number in funds.used)
             number = used[which % len(used)] if again and used else self.seq
+            used.append(number)
             iat = self.domain.now - ago
+            if frozen_at is not None:  # about when its payees hear of it
+                iat = frozen_at + SHORT["propagation_s"] + more
             claims: dict[str, Any] = {"tok": tok, "iat": iat, "exp": max(iat + 1, funds.exp + beyond)}
             if by_hold:
                 claims |= {"via": "hold", "jti": name, "tok": max(tok, funds.tokens)}
