@@ -8,7 +8,7 @@ SOURCES := tokenmesh chaincode tests benchmarks examples docs
 SOFTHSM := command -v softhsm2-util >/dev/null || { [ "$$(id -u)" = 0 ] && echo "installing Debian's softhsm2" && \
 	apt-get update -qq && apt-get install -qq -y softhsm2 >/dev/null; }
 
-.PHONY: help demo test check format bench chaos clean jaeger
+.PHONY: help demo test check format bench chaos fuzz clean jaeger
 
 help: ## Show the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,7 @@ format: $(VENV)/.dev ## Format the code, mend what lint can mend
 bench: $(VENV)/.dev ## Measure the hot path, with and without traces, both ledgers, and what lost responses cost
 	@$(BIN)/python benchmarks/hot_path.py
 	@$(BIN)/python benchmarks/hot_path.py --otel
+	@$(BIN)/python benchmarks/refusals.py
 	@$(BIN)/python benchmarks/embedded_ledger.py
 	@if $(BIN)/tokenmesh fabric tools >/dev/null; then $(BIN)/python benchmarks/fabric.py; \
 		else echo "so the ledger on Fabric is not measured"; fi
@@ -49,6 +50,9 @@ bench: $(VENV)/.dev ## Measure the hot path, with and without traces, both ledge
 
 chaos: $(VENV)/.dev ## Kill and stop everything at random for SECONDS on LEDGER (embedded, fabric, both) from SEED; everything must add up
 	@PYTHONPATH=tests $(BIN)/python -m chaos --seconds $(or $(SECONDS),600) --ledger $(or $(LEDGER),both) $(if $(SEED),--seed $(SEED))
+
+fuzz: $(VENV)/.dev ## Send INPUTS (a million) spoilt inputs to everything that strangers can reach; SEED=N, ARGS="--only flask"
+	@$(BIN)/python tests/fuzz/run.py --inputs $(or $(INPUTS),1000000) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 clean: ## Remove the environment and everything made here
 	rm -rf $(VENV) build dist *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

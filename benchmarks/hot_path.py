@@ -100,10 +100,11 @@ class World:
         self._submit(ledger, self.payer, "open", allowance)
         return str(allowance["id"])
 
-    def contracts(self, allowance: str, numbers: Iterable[int]) -> Iterator[str]:
-        """Contracts for the benchmark's one operation, as the payer's client signs them."""
+    def contracts(self, allowance: str, numbers: Iterable[int], *, made: int | None = None) -> Iterator[str]:
+        """Contracts for the benchmark's one operation, as the payer's client signs them: now, or as if they
+        had been ``made`` at another time."""
         for seq in numbers:
-            now = int(time.time())
+            now = int(time.time()) if made is None else made
             contract = Contract(
                 dom=self.domain,
                 iss=PAYER,
@@ -159,11 +160,11 @@ def fastapi_application(mesh: Any) -> FastAPI:
 # Calls, as servers make them
 
 
-def call_flask(app: Flask, contracts: Iterable[str | None]) -> None:
-    """One request for each contract (None: without one); all must be answered with 200."""
+def call_flask(app: Flask, contracts: Iterable[str | None], expected: int = 200) -> None:
+    """One request for each contract (None: without one); all are answered with the ``expected`` status."""
 
     def start_response(status: str, *_: Any) -> None:
-        assert status.startswith("200"), status
+        assert status.startswith(str(expected)), status
 
     for contract in contracts:
         environ: dict[str, Any] = {
@@ -187,14 +188,14 @@ def call_flask(app: Flask, contracts: Iterable[str | None]) -> None:
         body.close()  # type: ignore[attr-defined]
 
 
-async def call_fastapi(app: FastAPI, contracts: Iterable[str | None]) -> None:
+async def call_fastapi(app: FastAPI, contracts: Iterable[str | None], expected: int = 200) -> None:
     """The same over ASGI."""
 
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": b"", "more_body": False}
 
     async def send(message: Any) -> None:
-        assert message.get("status", 200) == 200, message
+        assert message.get("status", expected) == expected, message
 
     for contract in contracts:
         headers = [(b"host", b"quotes")]

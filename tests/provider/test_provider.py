@@ -14,6 +14,7 @@ from tokenmesh.journal import StoredResponse
 from tokenmesh.journal.sqlite import SqliteJournal
 from tokenmesh.ledger.base import Ledger
 from tokenmesh.provider import Answered, Call, Provider, Request, Terms
+from tokenmesh.provider.checks import Fault
 from tokenmesh.provider.problems import CATALOGUE, Problem
 from tokenmesh.steps import run
 from tokenmesh_chaincode import documents
@@ -312,11 +313,14 @@ class TestTheShortWay:
         odd = documents.sign(contract(payee)._replace(**claims), payee.domain[PAYER])
         assert payee.provider._standing.at_once(documents.parse_contract(odd)) is None
 
-    def test_neither_does_a_forged_signature(self, payee: Payee) -> None:
+    def test_a_forged_signature_is_found_out_by_the_short_way(self, payee: Payee) -> None:
+        """And verified once: it is the dearest part of a refusal."""
         take(payee.provider, payee.sign(contract(payee)))
         text = payee.sign(contract(payee))
         forged = text[:-4] + ("AAAA" if text[-4:] != "AAAA" else "BBBA")
-        assert payee.provider._standing.at_once(documents.parse_contract(forged)) is None
+        fault = payee.provider._standing.at_once(documents.parse_contract(forged))
+        assert isinstance(fault, Fault)
+        assert fault.code == "signature_invalid"
         assert refused(payee.provider, forged) == "signature_invalid"
 
     def test_what_is_known_is_bounded(self, tmp_path: Path) -> None:

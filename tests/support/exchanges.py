@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Any, NamedTuple
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote, unquote_to_bytes
 
 Headers = Sequence[tuple[str, str]]
 
@@ -133,9 +133,9 @@ async def asgi(
         "http_version": "1.1",
         "method": method,
         "scheme": "http",
-        "path": unquote_to_bytes(path).decode(),
+        "path": unquote(path),
         "raw_path": path.encode("ascii"),
-        "query_string": query.encode("ascii"),
+        "query_string": query.encode("latin-1"),
         "root_path": root_path,
         "headers": raw,
         "client": ("127.0.0.1", 1),

@@ -329,9 +329,9 @@ class Answers:
 def _moment(text: str) -> float | None:
     try:
         moment: datetime = parsedate_to_datetime(text)
-    except ValueError:
+        return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
+    except (ValueError, OverflowError):
         return None
-    return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
 
 
 def _whole(call: Call, response: InResponse) -> Digests:
@@ -349,7 +349,7 @@ def _problem(response: InResponse) -> dict[str, Any]:
         return {}
     try:
         problem = json.loads(response.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     if not isinstance(problem, dict) or not isinstance(problem.get("code"), str):
         return {}

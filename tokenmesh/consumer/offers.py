@@ -7,7 +7,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 from tokenmesh_chaincode.documents import is_form, target
 from tokenmesh_chaincode.limits import TOKENS_MAX
@@ -18,8 +18,18 @@ DOMAINS_MAX = 1_000
 OFFERS_MAX = 10_000
 """Offers of one service that are read."""
 TEMPLATE_LENGTH_MAX = 4096
+PARAMETERS_MAX = 32
+"""Parameters of one template; an offer whose path has more makes no sense."""
 
 _PART = re.compile(r"\{([^{}:/]*)(:path)?\}")
+_SEGMENT, _REST = "[^/]+", "(?:.+)"
+"""Expressions, and marks: no part of a canonical path has a bracket or a question mark in it."""
+
+
+class Pattern(Protocol):
+    """A template, made ready: whether a path is one of its."""
+
+    def fullmatch(self, path: str, /) -> object: ...
 
 
 class Offer(NamedTuple):
@@ -43,7 +53,7 @@ class Offers:
     def __init__(self, offers: Iterable[Offer], domains: Sequence[str] | None = None) -> None:
         self.domains = domains
         self._literal: dict[tuple[str, str], Offer] = {}
-        patterns: list[tuple[tuple[int, ...], str, re.Pattern[str], Offer]] = []
+        patterns: list[tuple[tuple[int, ...], str, Pattern, Offer]] = []
         for offer in offers:
             if "{" in offer.path:
                 patterns.append((_rank(offer.path), offer.method, _compile(offer.path), offer))
@@ -86,12 +96,54 @@ def _rank(path: str) -> tuple[int, ...]:
     return (*ranks, 3)
 
 
-def _compile(path: str) -> re.Pattern[str]:
-    pattern, end = "", 0
+def _compile(path: str) -> Pattern:
+    parts, end = [], 0
     for part in _PART.finditer(path):
-        pattern += re.escape(_literal(path[end : part.start()])) + (".+" if part[2] else "[^/]+")
+        parts += [_literal(path[end : part.start()]), _REST if part[2] else _SEGMENT]
         end = part.end()
-    return re.compile(pattern + re.escape(_literal(path[end:])))
+    parts.append(_literal(path[end:]))
+    *before, last = path.split("/")
+    usual = all(sum(1 for _ in _PART.finditer(segment)) <= 1 for segment in (*before, last))
+    if not usual or any(_rank(segment)[0] > 1 for segment in before):
+        return _Divided(parts)
+    return re.compile("".join(part if part in (_SEGMENT, _REST) else re.escape(part) for part in parts))
+
+
+class _Divided:
+    """A template with parameters that may divide the path among them in many ways: two in one segment, or
+    something behind a ``:path``.
+
+    An expression would try all of those ways, and the time that takes grows without a bound; templates come
+    from the payee, and the time is the payer's. Here it is at most the path's length times the template's.
+    """
+
+    def __init__(self, parts: Sequence[str]) -> None:
+        self._parts = [part for part in parts if part]
+
+    def fullmatch(self, path: str) -> bool:
+        ends = {0}
+        for part in self._parts:
+            if part == _REST:
+                ends = set(range(min(ends) + 1, len(path) + 1))
+            elif part == _SEGMENT:
+                ends = _within_segments(path, ends)
+            else:
+                ends = {end + len(part) for end in ends if path.startswith(part, end)}
+            if not ends:
+                return False
+        return len(path) in ends
+
+
+def _within_segments(path: str, starts: set[int]) -> set[int]:
+    """Where one or more characters other than a slash may end, that begin at one of ``starts``."""
+    ends: set[int] = set()
+    done = 0
+    for start in sorted(starts):
+        slash = path.find("/", start)
+        stop = len(path) if slash < 0 else slash
+        ends.update(range(max(start + 1, done), stop + 1))
+        done = max(done, stop + 1)
+    return ends
 
 
 def _literal(text: str) -> str:
@@ -108,7 +160,10 @@ def read_offers(data: Any) -> list[Offer]:
 
 def parse_offers(body: bytes) -> Offers:
     """The offers that a service publishes; ``ValueError`` if ``body`` is nothing of the kind."""
-    document = json.loads(body)
+    try:
+        document = json.loads(body)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
     if not isinstance(document, dict):
         raise ValueError("not a JSON object")  # noqa: TRY004
     return Offers(read_offers(document.get("offers")), _read_domains(document))
@@ -129,6 +184,8 @@ def _read(item: Any) -> Offer | None:
     if tokens is not None and (type(tokens) is not int or not 0 <= tokens <= TOKENS_MAX):
         return None
     if not isinstance(path, str) or not path.startswith("/") or len(path) > TEMPLATE_LENGTH_MAX:
+        return None
+    if path.count("{") > PARAMETERS_MAX:
         return None
     if not isinstance(operation, str) or not isinstance(method, str):
         return None

@@ -350,7 +350,7 @@ def _result(status: int, body: bytes, path: str) -> JSON:
             return dict(answer["result"])
         first: JSON = (answer.get("errors") or [{"code": 0, "message": "no reason given"}])[0]
         message, code = str(first["message"]), int(first["code"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise CAError(f"{path}: what answered is not fabric-ca (status {status})", status=status) from error
     raise CAError(
         f"fabric-ca refused {path}: {message} (status {status}, code {code})", status=status, code=code

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from fabric_protos.peer import collection_pb2, policy_pb2, proposal_response_pb2
 from fabric_protos.peer.lifecycle import lifecycle_pb2
+from google.protobuf.message import DecodeError
 
 from tokenmesh.fabric.errors import EndorseError, GatewayError, LifecycleError
 from tokenmesh.fabric.gateway import flows, messages
@@ -123,12 +124,12 @@ class Lifecycle:
             if DONE_BEFORE[0] not in str(error):
                 raise
             return package.package_id
-        return str(lifecycle_pb2.InstallChaincodeResult.FromString(answer).package_id)
+        return str(_read(lifecycle_pb2.InstallChaincodeResult, answer).package_id)
 
     def query_installed(self) -> list[Installed]:
         """The packages on this peer."""
         answer = self._ask_peer("QueryInstalledChaincodes", lifecycle_pb2.QueryInstalledChaincodesArgs())
-        found = lifecycle_pb2.QueryInstalledChaincodesResult.FromString(answer).installed_chaincodes
+        found = _read(lifecycle_pb2.QueryInstalledChaincodesResult, answer).installed_chaincodes
         return [
             Installed(
                 one.package_id,
@@ -142,7 +143,7 @@ class Lifecycle:
         """A package's bytes, from this peer."""
         arguments = lifecycle_pb2.GetInstalledChaincodePackageArgs(package_id=package_id)
         answer = self._ask_peer("GetInstalledChaincodePackage", arguments)
-        result = lifecycle_pb2.GetInstalledChaincodePackageResult.FromString(answer)
+        result = _read(lifecycle_pb2.GetInstalledChaincodePackageResult, answer)
         return bytes(result.chaincode_install_package)
 
     def approve(self, channel: str, definition: Definition, package_id: str | None = None) -> None:
@@ -172,7 +173,7 @@ class Lifecycle:
         """Which organisations have approved this very definition, by MSP id."""
         arguments = lifecycle_pb2.CheckCommitReadinessArgs(**definition.fields())
         answer = self._ask_channel(channel, "CheckCommitReadiness", arguments)
-        return dict(lifecycle_pb2.CheckCommitReadinessResult.FromString(answer).approvals)
+        return dict(_read(lifecycle_pb2.CheckCommitReadinessResult, answer).approvals)
 
     def commit(
         self, channel: str, definition: Definition, *, endorsing_organizations: Sequence[str] = ()
@@ -194,14 +195,14 @@ class Lifecycle:
             if not any(mark in str(error) for mark in NOT_THERE):
                 raise
             return None
-        return _committed(name, lifecycle_pb2.QueryChaincodeDefinitionResult.FromString(answer))
+        return _committed(name, _read(lifecycle_pb2.QueryChaincodeDefinitionResult, answer))
 
     def query_all_committed(self, channel: str) -> list[Committed]:
         """All definitions that are in force on a channel."""
         answer = self._ask_channel(
             channel, "QueryChaincodeDefinitions", lifecycle_pb2.QueryChaincodeDefinitionsArgs()
         )
-        found = lifecycle_pb2.QueryChaincodeDefinitionsResult.FromString(answer).chaincode_definitions
+        found = _read(lifecycle_pb2.QueryChaincodeDefinitionsResult, answer).chaincode_definitions
         return [_committed(one.name, one) for one in found]
 
     def query_approved(self, channel: str, name: str, sequence: int | None = None) -> Approved | None:
@@ -213,7 +214,7 @@ class Lifecycle:
             if not any(mark in str(error) for mark in NOT_THERE):
                 raise
             return None
-        found = lifecycle_pb2.QueryApprovedChaincodeDefinitionResult.FromString(answer)
+        found = _read(lifecycle_pb2.QueryApprovedChaincodeDefinitionResult, answer)
         return Approved(name, found.version, found.sequence, found.source.local_package.package_id or None)
 
     def _contract(self, channel: str) -> Contract:
@@ -237,11 +238,20 @@ class Lifecycle:
             raw = yield flows.Call(flows.PROCESS_PROPOSAL, request, timeout_s)
         except flows.CallFailed as error:
             raise caller.error(GatewayError, function, error.failure, draft.transaction_id) from error
-        response = proposal_response_pb2.ProposalResponse.FromString(raw).response
+        response = _read(proposal_response_pb2.ProposalResponse, raw).response
         if response.status >= 400:
             failure = Failure("ABORTED", f"{response.status}: {response.message}", ())
             raise caller.error(GatewayError, function, failure, draft.transaction_id)
         return bytes(response.payload)
+
+
+def _read(kind: Any, answer: bytes) -> Any:
+    """A peer's answer as a message of this kind."""
+    try:
+        return kind.FromString(answer)
+    except DecodeError as error:
+        name = kind.DESCRIPTOR.name
+        raise LifecycleError(f"what the peer answered is no {name}, or not whole: {error}") from error
 
 
 def deploy(

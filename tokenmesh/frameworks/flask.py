@@ -3,8 +3,9 @@
 Hooks, all on methods that Flask documents as made for calling or overriding: ``add_url_rule`` (of
 applications and blueprints) sees what becomes a route; ``preprocess_request``, which runs before the user's
 ``before_request`` functions, keeps the body readable; ``process_response``, before the user's
-``after_request`` functions, sees the response that the handler, or an error handler, has made. So what a
-payer gets again on a retry is what its handler gave, and the application's own functions run on it anew.
+``after_request`` functions, sees the response that the handler, or an error handler, has made;
+``handle_http_exception`` hands over the responses that we leave a handler with. So what a payer gets again on
+a retry is what its handler gave, and the application's own functions run on it anew.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ class Application:
         try:
             provider = handler.provider()
         except Answered as answered:
-            raise HTTPException(response=_respond(self._app, answered.answer)) from answered
+            raise _Left(response=_respond(self._app, answered.answer)) from answered
         environ, method, rule = request.environ, request.method, request.url_rule
         path = self._paths.get(rule.rule) or self._path(rule)
         raw = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
@@ -153,7 +154,7 @@ class Application:
             if len(body) > most:
                 raise _too_large(most)
         except Answered as answered:
-            raise HTTPException(response=_respond(self._app, answered.answer)) from answered
+            raise _Left(response=_respond(self._app, answered.answer)) from answered
         environ[_BODY] = body
         environ["wsgi.input"] = BytesIO(body)
         environ["wsgi.input_terminated"] = True
@@ -190,10 +191,19 @@ class Application:
                     yield Route(handler, method, self._path(rule))
 
 
-class FlaskExchange(Exchange):
-    """An exchange in Flask's request context."""
+class _Left(HTTPException):
+    """Raised to leave a view with a response. One that carries a response passes by all error handlers."""
 
-    __slots__ = ()
+
+class FlaskExchange(Exchange):
+    """An exchange in Flask's request context. ``left`` is the response that its handler was left with."""
+
+    __slots__ = ("left",)
+    left: Any
+
+    def __init__(self, *args: Any) -> None:
+        self.left = None
+        super().__init__(*args)
 
     def header(self, name: str) -> str | None:
         value: str | None = self.request.native.environ.get("HTTP_" + name.upper().replace("-", "_"))
@@ -201,13 +211,13 @@ class FlaskExchange(Exchange):
 
     def leave(self, answered: Answered) -> BaseException:
         super().leave(answered)
-        # An HTTPException that carries a response passes by all error handlers.
-        return HTTPException(response=_respond(_app(), answered.answer))
+        self.left = _respond(_app(), answered.answer)
+        return _Left(response=self.left)
 
     def finish(self, response: Any) -> Any:
         """End with the response that was made, by whomever; gives the one to send."""
         if self.answer is not None:
-            return _respond(_app(), self.answer)
+            return response if response is self.left else _respond(_app(), self.answer)
         if self.call is None or self.ended or self.streams:
             return response
         status = response.status_code
@@ -313,6 +323,7 @@ def _hook_requests() -> None:
         Flask.process_response,
         Flask.do_teardown_request,
     )
+    handle = Flask.handle_http_exception
 
     def preprocess_request(app: Flask) -> Any:
         application = app.extensions.get(EXTENSION)
@@ -325,6 +336,10 @@ def _hook_requests() -> None:
             if handler is not None:
                 application.keep_body(handler)
         return preprocess(app)
+
+    def handle_http_exception(app: Flask, error: HTTPException) -> Any:
+        # Flask would give back the exception, and then call it as if it were an application of its own.
+        return error.response if type(error) is _Left else handle(app, error)
 
     def process_response(app: Flask, response: Any) -> Any:
         exchange = _request().environ.get(_EXCHANGE)
@@ -340,6 +355,7 @@ def _hook_requests() -> None:
         tear_down(app, *args, **options)
 
     put(Flask, "preprocess_request", preprocess_request)
+    put(Flask, "handle_http_exception", handle_http_exception)
     put(Flask, "process_response", process_response)
     put(Flask, "do_teardown_request", do_teardown_request)
 

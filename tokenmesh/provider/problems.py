@@ -21,6 +21,8 @@ CONTRACT_HEADER = "Token-Contract"
 RETRY_AFTER_S = 1
 """What ``Retry-After`` says when nothing better is known."""
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
+
 _NEW = "Sign a new contract for this call."
 _SAME = "Try again later with the same contract: it is charged once or not at all."
 
@@ -162,7 +164,7 @@ class Problem(NamedTuple):
             content["contract_id"] = self.contract_id
         if self.offers is not None:
             content["offers"] = list(self.offers)
-        return json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+        return _ENCODER.encode(content).encode("utf-8", "replace")
 
     def answer(self) -> Answer:
         """The response to send."""

@@ -111,6 +111,8 @@ class Provider:
         call = Call(signed, request, terms, price, self)
         if checks.plainly_meant(signed.body, request, terms, price):
             funds = self._standing.at_once(signed)
+            if isinstance(funds, Fault):
+                self._refuse(funds, call)
             if funds is not None:
                 call.funds = funds
                 call.checked = True

@@ -80,8 +80,9 @@ class Standing:
             wait_s=wait_s,
         )
 
-    def at_once(self, signed: Signed[Contract]) -> Funds | None:
-        """The short way of :meth:`signed` and :meth:`funds`, for what is known to be good.
+    def at_once(self, signed: Signed[Contract]) -> Funds | Fault | None:
+        """The short way of :meth:`signed` and :meth:`funds`, for what is known to be good but for its
+        signature.
 
         None is no verdict: then take the long way.
         """
@@ -99,8 +100,9 @@ class Standing:
             and header.kid == contract.iss
             and contract.aud == self.payee
             and contract.dom == self.domain
-            and documents.verify(signed, known.key)
         ):
+            if not documents.verify(signed, known.key):
+                return _forged(contract)
             return tuple.__new__(Funds, (known.tokens, now + known.settle_within_s))
         return None
 
@@ -119,7 +121,7 @@ class Standing:
                 )
         key = payer.keys[x5t]
         if not documents.verify(signed, key.key):
-            return Fault("signature_invalid", f"It was not made with the key of {contract.iss}.")
+            return _forged(contract)
         if key.revoked:
             return Fault("certificate_revoked", f"Governance has revoked this certificate of {contract.iss}.")
         if key.until is not None and contract.iat > key.until:
@@ -195,6 +197,10 @@ class Standing:
         self._payers.believe_s = min(longest, policy["propagation_s"])
         self._allowances.believe_s = min(longest, policy["grace_s"] * ALLOWANCE_BELIEVED_PART)
         return policy
+
+
+def _forged(contract: Contract) -> Fault:
+    return Fault("signature_invalid", f"It was not made with the key of {contract.iss}.")
 
 
 def _itself(value: Any) -> Any:

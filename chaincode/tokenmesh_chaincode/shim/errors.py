@@ -25,3 +25,7 @@ class PeerError(ChaincodeError):
 
 class StreamEnded(PeerError):
     """The peer's stream has ended, or an answer did not come in time. Nothing can be asked any more."""
+
+
+class BadMessage(Exception):
+    """The other side of a stream does not speak the protocol: the connection ends."""

@@ -16,6 +16,7 @@ from typing import Protocol
 import hpack
 
 from . import frames
+from .errors import BadMessage
 from .frames import (
     FRAME_BYTES_MAX,
     PREFIX_BYTES,
@@ -174,7 +175,7 @@ class Connection:
             for message in stream.messages(
                 frames.unpadded(*frame[:2], frame.payload), self._message_bytes_max
             ):
-                stream.receiver.receive(message)
+                self._hand_over(stream, message)
             if frame.flags & Flag.END_STREAM:
                 self._wire.send(_trailers(frame.stream, Status.OK, ""))
                 self._end(frame.stream)
@@ -186,6 +187,13 @@ class Connection:
         if self._taken >= REPLENISH:
             self._wire.send(frames.window_update(0, self._taken))
             self._taken = 0
+
+    @staticmethod
+    def _hand_over(stream: _Stream, message: bytes) -> None:
+        try:
+            stream.receiver.receive(message)
+        except BadMessage as error:
+            raise ProtocolError(Code.PROTOCOL_ERROR, str(error)) from error
 
     def _widen(self, number: int, by: int) -> None:
         with self._lock:

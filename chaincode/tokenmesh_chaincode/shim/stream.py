@@ -12,9 +12,10 @@ from functools import partial
 from typing import Any
 
 from fabric_protos.peer import chaincode_pb2, proposal_response_pb2
+from google.protobuf.message import DecodeError
 
 from .conversation import Abilities, Conversation, Message
-from .errors import STATUS_ERROR, ChaincodeError, PeerError
+from .errors import STATUS_ERROR, BadMessage, ChaincodeError, PeerError
 from .options import Options
 from .response import Response
 from .stub import Stub
@@ -51,8 +52,13 @@ class Stream:
         self._send(Message(type=Message.REGISTER, payload=name.SerializeToString()).SerializeToString())
 
     def receive(self, data: bytes) -> None:
-        """A message of the peer."""
-        message = Message.FromString(data)
+        """A message of the peer. Raises :class:`BadMessage` for what is none."""
+        try:
+            self._receive(Message.FromString(data))
+        except DecodeError as error:
+            raise BadMessage(f"a message that cannot be read: {error}") from error
+
+    def _receive(self, message: Any) -> None:
         kind = message.type
         if kind in (Message.RESPONSE, Message.ERROR):
             self._answered(message)

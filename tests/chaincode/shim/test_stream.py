@@ -208,3 +208,15 @@ def test_a_server_that_stops_lets_end_what_runs_and_hangs_up() -> None:
         assert ended.value.code() == grpc.StatusCode.UNAVAILABLE
         stopping.join(30)
     assert not stopping.is_alive()
+
+
+def test_a_message_that_is_none_ends_the_connection_and_no_more(server: Server) -> None:
+    """Bytes that are no message: their connection is ended by HTTP/2's rules, others go on."""
+    with grpc.insecure_channel(server.address) as channel:
+        stream = channel.stream_stream("/protos.Chaincode/Connect")(iter([b"\xff\xff\xff"]), timeout=60)
+        with pytest.raises(grpc.RpcError):
+            list(stream)
+    with scripted_peer(server.address) as peer:
+        peer.welcome()
+        peer.invoke("tx", "length", b"12345")
+        assert peer.completed().payload == b"5"

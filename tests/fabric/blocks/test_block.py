@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from hashlib import sha256
 
 import pytest
+from fabric_protos.common import common_pb2
 
-from tokenmesh.fabric.blocks.block import Block, header_bytes, read_block
+from tokenmesh.fabric.blocks.block import HEIGHT_MAX, Block, data_hash, header_bytes, read_block
 from tokenmesh.fabric.errors import BlockError
 
 
@@ -47,3 +49,42 @@ def test_a_block_is_read_as_it_was_written() -> None:
     assert block.data_is_whole
     assert block.codes == b""
     assert not Block(7, b"", b"", (b"a",), ()).data_is_whole
+
+
+def test_a_block_beyond_all_heights_is_none() -> None:
+    """A peer may say any number; what is kept of blocks has room for half of them."""
+    good = Block(HEIGHT_MAX, b"", b"", (), ())
+    assert read_block(good.to_bytes()) == good
+    with pytest.raises(BlockError, match="no block's number"):
+        read_block(Block(HEIGHT_MAX + 1, b"", b"", (), ()).to_bytes())
+
+
+def signed(payload: bytes, signature: bytes = b"signature") -> bytes:
+    return bytes(common_pb2.Envelope(payload=payload, signature=signature).SerializeToString())
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        pytest.param(lambda one, two: [one + two], id="run together: read as the second alone"),
+        pytest.param(lambda one, two: [one, two, b""], id="one that is empty behind them"),
+        pytest.param(lambda one, two: [one[:9], one[9:], two], id="cut in two between payload and signature"),
+        pytest.param(lambda one, two: [one[:5], one[5:] + two], id="cut anywhere"),
+        pytest.param(lambda one, _: [one + one], id="twice the same, run together"),
+    ],
+)
+def test_where_a_transaction_ends_is_not_in_the_hash(cut: Callable[[bytes, bytes], list[bytes]]) -> None:
+    """So it is looked at apart: a transaction cannot be hidden by running it into the next."""
+    one, two = signed(b"payload"), signed(b"another payload")
+    honest, hidden = [one, two], cut(one, two)
+    if one + one not in hidden:
+        assert data_hash(hidden) == data_hash(honest)
+    assert Block(1, b"", b"", tuple(honest), ()).entries_run_together == []
+    assert Block(1, b"", b"", tuple(hidden), ()).entries_run_together
+
+
+def test_fields_that_are_not_known_stay_where_go_writes_them() -> None:
+    """Behind the others: a client may have sent some, and the orderer keeps them."""
+    unknown = b"\xfa\x06\x03abc"
+    assert Block(1, b"", b"", (signed(b"payload") + unknown,), ()).entries_run_together == []
+    assert Block(1, b"", b"", (signed(b"payload"), unknown), ()).entries_run_together == [1]

@@ -24,6 +24,8 @@ LAST_CONFIG = 1
 TRANSACTIONS_FILTER = 2
 COMMIT_HASH = 4
 NUMBER_MAX = 2**64 - 1
+HEIGHT_MAX = 2**63 - 1
+"""No channel will ever be as long; SQLite's numbers, other than Fabric's, have a sign."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,16 @@ class Block:
     def data_is_whole(self) -> bool:
         """Whether the data are those that the header names."""
         return data_hash(self.data) == self.data_hash
+
+    @property
+    def entries_run_together(self) -> list[int]:
+        """Which entries of the data are not one envelope each, as orderers write them.
+
+        The hash is over all of them, one after another, and does not tell where one ends: two that run
+        together have the same hash as the two, and are read as the second alone; and so has one that is cut
+        in two, or one with an empty one behind it.
+        """
+        return [place for place, octets in enumerate(self.data) if not _is_one_envelope(octets)]
 
     @property
     def codes(self) -> bytes:
@@ -83,8 +95,10 @@ def read_block(octets: bytes) -> Block:
 
 
 def block_of(message: Any) -> Block:
-    """A block from ``common_pb2.Block``."""
+    """A block from ``common_pb2.Block``. Raises :class:`BlockError` for a number that is none."""
     header = message.header
+    if header.number > HEIGHT_MAX:
+        raise BlockError(f"{header.number} is no block's number")
     return Block(
         int(header.number),
         bytes(header.previous_hash),
@@ -92,6 +106,19 @@ def block_of(message: Any) -> Block:
         tuple(message.data.data),
         tuple(message.metadata.metadata),
     )
+
+
+def _is_one_envelope(octets: bytes) -> bool:
+    """Whether these are a payload and its signature, once each; behind them there may be fields not known."""
+    try:
+        message = common_pb2.Envelope.FromString(octets)
+        known = common_pb2.Envelope(payload=message.payload, signature=message.signature)
+        written = known.SerializeToString()
+        rest = common_pb2.Envelope.FromString(octets[len(written) :])
+    except DecodeError:
+        return False
+    more = bool(rest.payload or rest.signature)
+    return bool(message.payload and message.signature) and octets.startswith(written) and not more
 
 
 def data_hash(data: Sequence[bytes]) -> bytes:

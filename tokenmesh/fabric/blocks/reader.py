@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from fabric_protos.common import ledger_pb2
+from google.protobuf.message import DecodeError
 
 from tokenmesh.fabric.blocks.block import Block, block_of, read_block
 from tokenmesh.fabric.errors import BlockError
@@ -30,9 +31,13 @@ class LedgerInfo(NamedTuple):
 
 
 def ledger_info(network: Network) -> LedgerInfo:
-    """How far a peer has come on a channel. Raises :class:`~tokenmesh.fabric.errors.GatewayError`."""
+    """How far a peer has come on a channel. Raises :class:`~tokenmesh.fabric.errors.GatewayError`, or
+    :class:`BlockError` if the answer cannot be read."""
     answer = network.get_contract("qscc").evaluate_transaction("GetChainInfo", network.name)
-    info = ledger_pb2.BlockchainInfo.FromString(answer)
+    try:
+        info = ledger_pb2.BlockchainInfo.FromString(answer)
+    except DecodeError as error:
+        raise BlockError(f"what the peer says of the channel {network.name} cannot be read") from error
     return LedgerInfo(int(info.height), bytes(info.currentBlockHash))
 
 

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from tokenmesh.fabric.blocks.block import HEIGHT_MAX
 from tokenmesh.fabric.blocks.rwsets import MetadataWrite, Namespace, Version, Write
 
 VALIDATION_PARAMETER = "VALIDATION_PARAMETER"
@@ -125,7 +126,7 @@ class ChannelState:
         lifetime: int,
     ) -> None:
         keeps = not collection and self._keeps(namespace)
-        expires = version.block + lifetime + 1 if lifetime else None
+        expires = min(version.block + lifetime + 1, HEIGHT_MAX) if lifetime else None
         deleted = [(namespace, collection, one.key) for one in writes if one.value is None]
         self.connection.executemany(
             _PUT,

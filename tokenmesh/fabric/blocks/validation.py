@@ -125,6 +125,11 @@ class Validator:
             self._find(block, "chain", "it does not name the hash of the block before it")
         if not block.data_is_whole:
             self._find(block, "data", "its transactions are not those that its header names")
+        if self.last is not None:  # block 0 is nobody's transaction, and not signed
+            for place in block.entries_run_together:
+                self._find(
+                    block, "data", f"entry {place} of its data is not one transaction, cut where it ends"
+                )
 
     def _judge(self, block: Block, configuration: Configuration) -> Iterator[Judged]:
         envelopes = [_envelope(octets) for octets in block.data]

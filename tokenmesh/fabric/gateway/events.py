@@ -15,6 +15,7 @@ from fabric_protos.common import common_pb2
 from fabric_protos.gateway import gateway_pb2
 from fabric_protos.orderer import ab_pb2
 from fabric_protos.peer import events_pb2
+from google.protobuf.message import DecodeError
 
 from tokenmesh.fabric.errors import FabricError, GatewayError
 from tokenmesh.fabric.gateway import messages
@@ -102,7 +103,7 @@ class ChaincodeFeed(PositionedFeed[ChaincodeEvent]):
         return messages.signed_chaincode_events_request(request, signature)
 
     def read(self, response: Octets) -> Iterator[ChaincodeEvent]:
-        message = gateway_pb2.ChaincodeEventsResponse.FromString(response)
+        message = _message(gateway_pb2.ChaincodeEventsResponse, response)
         number = message.block_number
         for event in message.events:
             self.start_block, self._after = number, event.tx_id
@@ -136,7 +137,7 @@ class BlockFeed(PositionedFeed[Block]):
         return messages.envelope(request, signature)
 
     def read(self, response: Octets) -> Iterator[Block]:
-        message = events_pb2.DeliverResponse.FromString(response)
+        message = _message(events_pb2.DeliverResponse, response)
         kind = message.WhichOneof("Type")
         if kind != self._field:
             raise _refused(self._channel, message.status if kind == "status" else 0)
@@ -255,6 +256,15 @@ def pauses() -> Callable[[], float]:
         return wait_s
 
     return pause
+
+
+def _message(kind: Any, response: Octets) -> Any:
+    try:
+        return kind.FromString(response)
+    except DecodeError as error:
+        raise GatewayError(
+            f"the stream of events ended: what the peer sent cannot be read: {error}", code="DATA_LOSS"
+        ) from error
 
 
 def _whole(block: Any, kind: str) -> Any:

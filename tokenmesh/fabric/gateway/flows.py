@@ -8,11 +8,10 @@ deadlines stand here once; those of trying again in :mod:`.retrying`.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic, time_ns
 from typing import Any, NamedTuple, Self, TypeAlias, TypeVar
-
-from fabric_protos.gateway import gateway_pb2
 
 from tokenmesh.fabric.errors import (
     CommitStatusError,
@@ -200,7 +199,8 @@ class Endorsers:
 
     def learn(self, payload: bytes) -> None:
         if not self.msp_ids:
-            self.msp_ids = messages.endorsers_of(payload)
+            with suppress(messages.Unreadable):  # the transaction is committed, and that is what counts
+                self.msp_ids = messages.endorsers_of(payload)
 
     def forget(self) -> None:
         self.msp_ids = ()
@@ -228,7 +228,10 @@ def evaluate(
         response = yield Call(EVALUATE, request, _or(timeout_s, caller.deadlines.evaluate_s))
     except CallFailed as error:
         raise caller.error(GatewayError, "not evaluated", error.failure, draft.transaction_id) from error
-    return messages.evaluate_result(response)
+    try:
+        return messages.evaluate_result(response)
+    except messages.Unreadable as error:
+        raise caller.error(GatewayError, "not evaluated", _garbled(error), draft.transaction_id) from error
 
 
 def endorse(
@@ -246,7 +249,12 @@ def endorse(
         response = yield Call(ENDORSE, request, _or(timeout_s, caller.deadlines.endorse_s))
     except CallFailed as error:
         raise caller.error(EndorseError, "not endorsed", error.failure, draft.transaction_id) from error
-    return Prepared(draft.transaction_id, channel, messages.endorsed_payload(response))
+    try:
+        payload = messages.endorsed_payload(response)
+        messages.result_of(payload)  # what cannot be read then is not signed
+    except messages.Unreadable as error:
+        raise caller.error(EndorseError, "not endorsed", _garbled(error), draft.transaction_id) from error
+    return Prepared(draft.transaction_id, channel, payload)
 
 
 def submit(
@@ -284,8 +292,12 @@ def commit_status(
         raise caller.error(
             CommitStatusError, "commit status unknown", error.failure, transaction_id
         ) from error
-    answer = gateway_pb2.CommitStatusResponse.FromString(response)
-    return _status(transaction_id, Verdict(answer.result, answer.block_number))
+    try:
+        return _status(transaction_id, Verdict(*messages.verdict_of(response)))
+    except messages.Unreadable as error:
+        raise caller.error(
+            CommitStatusError, "commit status unknown", _garbled(error), transaction_id
+        ) from error
 
 
 def status_request(caller: Caller, prepared: Prepared) -> bytes:
@@ -318,6 +330,11 @@ def _not_seen(transaction_id: str, limit_s: float) -> CommitStatusError:
 def _ns(seconds: float) -> int:
     """A float cannot hold a time of today in nanoseconds, so the fraction goes apart."""
     return int(seconds) * 10**9 + round(seconds % 1 * 10**9)
+
+
+def _garbled(error: messages.Unreadable) -> Failure:
+    """The failure that an answer is which cannot be read; asking again would not help."""
+    return Failure("DATA_LOSS", str(error), ())
 
 
 def _or(given: float | None, default: float) -> float:

@@ -8,21 +8,41 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, wraps
 from hashlib import sha256
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 from fabric_protos.common import common_pb2
 from fabric_protos.gateway import gateway_pb2
 from fabric_protos.msp import identities_pb2
 from fabric_protos.orderer import ab_pb2
 from fabric_protos.peer import chaincode_pb2, proposal_pb2, proposal_response_pb2, transaction_pb2
+from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
 NONCE_BYTES = 24
 LARGEST_BLOCK = 2**63 - 1
 
 Argument: TypeAlias = str | bytes
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Unreadable(Exception):
+    """What a peer answered is not the message that it should be. Never leaves this package."""
+
+
+def readable(read: Callable[P, T]) -> Callable[P, T]:
+    """Whatever protobuf says of bytes that it cannot read becomes :class:`Unreadable`."""
+
+    @wraps(read)
+    def reading(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return read(*args, **kwargs)
+        except (DecodeError, ValueError, IndexError) as error:
+            raise Unreadable(f"what the peer answered cannot be read: {error}") from error
+
+    return reading
 
 
 class Draft(NamedTuple):
@@ -111,6 +131,7 @@ def evaluate_request(
     return bytes(message.SerializeToString())
 
 
+@readable
 def evaluate_result(response: bytes) -> bytes:
     return bytes(gateway_pb2.EvaluateResponse.FromString(response).result.payload)
 
@@ -127,6 +148,7 @@ def endorse_request(
     return bytes(message.SerializeToString())
 
 
+@readable
 def endorsed_payload(response: bytes) -> bytes:
     """The payload of the transaction that the gateway made from the endorsements: what is signed next."""
     return bytes(gateway_pb2.EndorseResponse.FromString(response).prepared_transaction.payload)
@@ -148,6 +170,7 @@ def read_payload(payload: bytes) -> Prepared:
     return Prepared(channel.tx_id, channel.channel_id, payload)
 
 
+@readable
 def result_of(payload: bytes) -> bytes:
     """What the chaincode answered, out of an endorsed transaction's payload."""
     transaction = transaction_pb2.Transaction.FromString(common_pb2.Payload.FromString(payload).data)
@@ -156,12 +179,20 @@ def result_of(payload: bytes) -> bytes:
     return bytes(proposal_pb2.ChaincodeAction.FromString(response.extension).response.payload)
 
 
+@readable
 def endorsers_of(payload: bytes) -> tuple[str, ...]:
     """The MSP ids of those who have endorsed a transaction, out of its payload."""
     transaction = transaction_pb2.Transaction.FromString(common_pb2.Payload.FromString(payload).data)
     action = transaction_pb2.ChaincodeActionPayload.FromString(transaction.actions[0].payload).action
     found = (identities_pb2.SerializedIdentity.FromString(one.endorser) for one in action.endorsements)
     return tuple(sorted({str(identity.mspid) for identity in found}))
+
+
+@readable
+def verdict_of(response: bytes) -> tuple[int, int]:
+    """What became of a transaction, by its number, and in which block."""
+    answer = gateway_pb2.CommitStatusResponse.FromString(response)
+    return int(answer.result), int(answer.block_number)
 
 
 def commit_status_request(creator: bytes, channel: str, transaction_id: str) -> bytes:

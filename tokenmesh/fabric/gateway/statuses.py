@@ -17,6 +17,7 @@ from weakref import WeakValueDictionary
 
 from fabric_protos.common import common_pb2
 from fabric_protos.peer import events_pb2
+from google.protobuf.message import DecodeError
 
 from tokenmesh.fabric.gateway import messages
 from tokenmesh.fabric.gateway.flows import Caller, Verdict
@@ -68,7 +69,10 @@ class Watch(Generic[Waiter]):
 
     def take(self, response: bytes) -> Iterator[tuple[Waiter, Verdict]]:
         """Read one message of the stream: who is to be told what."""
-        message = events_pb2.DeliverResponse.FromString(response)
+        try:
+            message = events_pb2.DeliverResponse.FromString(response)
+        except DecodeError as error:
+            raise StreamRefused(f"what the peer sent cannot be read: {error}") from error
         if message.WhichOneof("Type") == "status":
             if message.status in FINAL:
                 raise StreamRefused(common_pb2.Status.Name(message.status))

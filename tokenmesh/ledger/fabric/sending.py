@@ -124,7 +124,7 @@ class Sender:
             if _is_too_large(error):
                 raise TooLarge(str(error)) from error
             raise ledger_error(error) from error
-        return [_result(*one) for one in json.loads(answer)]
+        return _results(answer, len(operations))
 
     def _retried(self, error: FabricError) -> None:
         if isinstance(error, CommitError):
@@ -153,5 +153,17 @@ def _is_too_large(error: FabricError) -> bool:
     return certain and any(mark in str(error) for mark in TOO_LARGE)
 
 
+def _results(answer: bytes, count: int) -> list[Result]:
+    """The results in the rules' answer, of so many operations."""
+    try:
+        return [_result(*one) for one, _ in zip(json.loads(answer), range(count), strict=True)]
+    except (ValueError, TypeError, RecursionError) as error:
+        raise LedgerOutcomeUnknown(
+            f"the answer of the rules makes no sense: submit the same again; {error}"
+        ) from error
+
+
 def _result(ok: bool, code: str, detail: dict[str, Any], tx_id: str, time: float) -> Result:
-    return Result(Outcome(ok, code, detail), tx_id, time)
+    if not (isinstance(ok, bool) and isinstance(detail, dict)):
+        raise TypeError("a result that is none")
+    return Result(Outcome(ok, str(code), detail), str(tx_id), float(time))
