@@ -1,0 +1,93 @@
+"""The network: requests and responses that take their time, get lost, arrive twice, or overtake each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any, NamedTuple
+
+from simulation.plan import Fault
+from simulation.world import Process, Resume, World
+from tokenmesh.consumer.messages import InResponse, TransportFailed
+from tokenmesh.provider import Answer
+
+TIMEOUT_S = 3.0
+"""How long a payer waits for a response."""
+LATENCY_S_MAX = 0.05
+
+
+class Incoming(NamedTuple):
+    """A request as a payee gets it. ``number`` tells it from others; a copy has the same."""
+
+    number: int
+    method: str
+    target: str
+    body: bytes
+    contract: str | None
+
+
+class Headers(dict[str, str]):
+    """Looked up without regard to case."""
+
+    def get(self, name: str, default: Any = None, /) -> Any:
+        return next((value for key, value in self.items() if key.lower() == name.lower()), default)
+
+
+Reply = Callable[[Answer | None], None]
+
+
+class Wire:
+    """Carries messages between processes. ``faults`` are those of messages, by their number."""
+
+    def __init__(self, world: World, chance: Random, faults: list[Fault]) -> None:
+        self._world = world
+        self._chance = chance
+        self._faults = {int(fault.at): fault for fault in faults if fault.who == "message"}
+        self._messages = 0
+        self.listeners: dict[str, list[Any]] = {}
+        """The workers of each service; a worker has ``receive(incoming, reply)``."""
+        self.troubled: Callable[[], None] = lambda: None
+
+    def request(self, process: Process, service: str, incoming: Incoming, resume: Resume) -> None:
+        """Send a request of ``process``, and give the response; :class:`TransportFailed` if none comes."""
+
+        def failed(why: str, *, sent: bool) -> None:
+            resume(None, TransportFailed(why, sent=sent))
+
+        def reply(answer: Answer | None) -> None:
+            if answer is None:
+                self._world.at(self._world.now + self._latency(), lambda: failed("reset", sent=True))
+                return
+            received = InResponse(answer.status, Headers(answer.headers), answer.body, answer)
+            what = f"{answer.status} for request {incoming.number}"
+            self._carry(what, lambda: resume(received, None))
+
+        def arrive() -> None:
+            alive = [worker for worker in self.listeners[service] if worker.listening]
+            if not alive:
+                failed("refused", sent=False)
+                return
+            self._chance.choice(alive).receive(incoming, reply)
+
+        contract = "with its contract" if incoming.contract else "without a contract"
+        process.say(f"sends request {incoming.number}: {incoming.method} {incoming.target} {contract}")
+        process.after(TIMEOUT_S, lambda: failed("timed out", sent=True))
+        self._carry(f"request {incoming.number}", arrive)
+
+    def _carry(self, what: str, arrive: Callable[[], None]) -> None:
+        self._messages += 1
+        fault = self._faults.get(self._messages)
+        delay_s = self._latency()
+        if fault is not None:
+            self._world.say("wire", f"message {self._messages} ({what}): {fault.kind}")
+            self.troubled()
+            if fault.kind == "lose":
+                return
+            if fault.kind == "late":
+                delay_s += fault.arg
+            else:
+                self._world.at(self._world.now + delay_s + fault.arg, arrive)
+        self._world.at(self._world.now + delay_s, arrive)
+
+    def _latency(self) -> float:
+        return self._chance.uniform(0.001, LATENCY_S_MAX)
