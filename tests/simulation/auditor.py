@@ -14,15 +14,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from simulation.books import Books, Violation
 from simulation.plan import OPERATIONS, Job
-from simulation.wire import Incoming
+from simulation.wire import TIMEOUT_S, Incoming
+
 from tokenmesh.errors import CallError, NotSpent, OutcomeUnknown, ResponseNotKept
+from tokenmesh.ledger.base import Result
 
 if TYPE_CHECKING:
-    from simulation.services import Payer, Worker
+    from simulation.services import Payer, Service, Worker
     from simulation.simulation import Simulation
 
 CALM_S = 10.0
 """A call in the middle of so much time without trouble must end as predicted."""
+UNRECORDED = ("expired", "not_yet_valid", "id_reused", "bad_argument")
+"""What an operation may come to that leaves no trace."""
 LONG = b"x" * 600
 """Added to responses that are too long to be kept."""
 
@@ -181,6 +185,33 @@ class Auditor:
             if claim is not None and (claim.ended is None or claim.ended > 0):
                 raise Violation(f"402 was said for contract {contract['jti']}, which was taken")
 
+    def heard(self, process: Service, text: str, result: Result) -> None:
+        """The ledger has answered: what is in its books, if the operation is; it may not have been done else."""
+        self.books.look()
+        signed = self.books.economy.read(text)
+        body, outcome = signed.body, result.outcome
+        name = f"{body['act']} {body['jti']} of {body['iss']}"
+        known = self.books.economy.outcomes.get((body["iss"], body["jti"]))
+        if known is not None and known[0] == signed.digest:
+            if outcome.to_json() != known[1]:
+                raise Violation(f"{name} came to {known[1]}, and {process.name} was told {outcome.to_json()}")
+        elif outcome.ok or outcome.code not in UNRECORDED:
+            raise Violation(f"{process.name} was told that {name} came to {outcome}; it is not in the ledger")
+
+    def asked_again(self, answers: dict[tuple[str, str, str], Any]) -> None:
+        """What each contract that has ended was answered, when it was sent once more."""
+        for known in self.kept():
+            name = f"contract {known.jti}"
+            answer = answers.get((known.payee, known.payer, known.jti))
+            if answer is None:
+                raise Violation(f"{name}, sent again, gets no answer")
+            fulfilled = known.end is not None and known.end.out == "fulfilled"
+            status = answer.status
+            if fulfilled and status != (410 if known.job.long else 200):
+                raise Violation(f"{name} was fulfilled, and is answered {status} when it is sent again")
+            if not fulfilled and status < 400:
+                raise Violation(f"{name} is void, and is answered {status} when it is sent again")
+
     def _check_receipt(
         self, worker: Worker, key: tuple[str, str, str], incoming: Incoming, text: str, answer: Any
     ) -> None:
@@ -219,7 +250,7 @@ class Auditor:
         if len(fulfilled) > 1:
             raise Violation(f"{name} was fulfilled {len(fulfilled)} times")
         if isinstance(error, OutcomeUnknown):
-            if self._calm_since(call.begun):
+            if self._calm_since(call.begun) and job.work_s < TIMEOUT_S - 1:
                 raise Violation(f"{name} ended as unknown, and nothing had gone wrong: {error}")
             return False
         if isinstance(error, NotSpent):
@@ -327,7 +358,14 @@ class Auditor:
         self.books.close()
         for journal in self._journals.values():
             journal.close()
-        self._journals.clear()
+
+    def power_is_back(self) -> None:
+        """Whatever was said to anybody must still be true."""
+        self.books.look()
+        for (payee, payer, jti), known in self.contracts.items():
+            written = self._journal(payee).end(payer, jti)
+            if known.end is not None and written != known.end:
+                raise Violation(f"contract {jti} had ended as {known.end}; after a power cut as {written}")
 
     def _journals_open(self) -> list[str]:
         return [payee for payee in self._simulation.payees]
@@ -349,8 +387,15 @@ class Journals:
     """A payee's journal, read as it lies there."""
 
     def __init__(self, path: Path) -> None:
-        self._connection = sqlite3.connect(path, isolation_level=None)
+        self._path = path
+        self._opened: sqlite3.Connection | None = None
         self._marks = {"owed": 0, "unowed": 0}
+
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        if self._opened is None:
+            self._opened = sqlite3.connect(self._path, isolation_level=None)
+        return self._opened
 
     def claim(self, payer: str, jti: str) -> Claim | None:
         """The claim of a contract."""
@@ -386,7 +431,10 @@ class Journals:
         return self._connection.execute("SELECT n, code FROM verdicts WHERE code IS NOT NULL").fetchall()
 
     def close(self) -> None:
-        self._connection.close()
+        """Let go of the file, until the next question."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
 
 
 _NOTHING = End("none", 0)

@@ -30,6 +30,8 @@ class Books:
         self._path = path
         self._connection: sqlite3.Connection | None = None
         self._after = -1
+        self.documents: list[str] = []
+        """All operations in the ledger, as they were signed."""
         keys = {name: wallet.key.public_key() for name, wallet in home.wallets.items()}
         self.economy = Economy(home.domain, keys, POLICY)
 
@@ -47,6 +49,8 @@ class Books:
         transactions = execute(
             "SELECT n, time_ms, signer FROM transactions WHERE n > ? ORDER BY n", (self._after,)
         ).fetchall()
+        if not transactions and execute("SELECT max(n) FROM transactions").fetchone() != (self._after,):
+            raise Violation(f"the ledger has forgotten transaction {self._after}")
         for n, time_ms, signer in transactions:
             if n != self._after + 1:
                 raise Violation(f"transaction {n} follows {self._after}")
@@ -66,6 +70,7 @@ class Books:
             expected = self.economy.apply(document, now)
         except AssertionError as error:
             raise Violation(str(error)) from error
+        self.documents.append(document)
         body = self.economy.read(document).body
         if self._world.steps:
             code = outcome["code"]

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from simulation.disk import Disk
 from simulation.home import Signer
 from simulation.world import Process
+
 from tokenmesh.errors import LedgerOutcomeUnknown
 from tokenmesh.ledger.base import Result
 from tokenmesh.ledger.batching import Worker

@@ -13,7 +13,9 @@ from typing import Any, Literal, NamedTuple
 
 from simulation.home import PAYEES, PAYERS
 
-BUSY_S = 20.0
+CROOKS = ("settle again", "settle dear", "settle another's", "void again", "expire early", "send again")
+"""What crooked wallets ask of the ledger: see :mod:`simulation.crooks`."""
+BUSY_S = 12.0
 """Calls begin, and trouble is made, within so many seconds."""
 
 
@@ -162,6 +164,10 @@ def _fault(drawn: Plan, chance: Random) -> Fault:
     kinds = [
         ("lose", 5),
         ("double", 4),
+        ("stray", 2),
+        ("forge", 2),
+        ("same id", 2),
+        ("crook", 4),
         ("late", 3),
         ("kill", 5),
         ("kill at commit", 5),
@@ -181,7 +187,11 @@ def _fault(drawn: Plan, chance: Random) -> Fault:
     moment = round(chance.uniform(0, BUSY_S + 5), 2)
     fates: dict[str, Fault] = {
         "lose": Fault(kind, "message", chance.randint(1, messages)),
-        "double": Fault(kind, "message", chance.randint(1, messages), round(chance.expovariate(1 / 3), 2)),
+        "double": Fault(kind, "message", chance.randint(1, messages), round(chance.expovariate(1 / 6), 2)),
+        "stray": Fault(kind, "message", chance.randint(1, messages), round(chance.uniform(0, 3), 2)),
+        "forge": Fault(kind, "message", chance.randint(1, messages), round(chance.uniform(0, 3), 2)),
+        "same id": Fault(kind, "message", chance.randint(1, messages), round(chance.uniform(0, 6), 2)),
+        "crook": Fault(kind, chance.choice(CROOKS), moment),
         "late": Fault(kind, "message", chance.randint(1, messages), round(chance.uniform(0.5, 12), 2)),
         "kill": Fault(kind, process, chance.randint(1, 60), down_s),
         "kill at commit": Fault(

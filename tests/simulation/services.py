@@ -17,7 +17,8 @@ from simulation.far import far
 from simulation.ledger import SimulatedLedger
 from simulation.plan import OPERATIONS, Job
 from simulation.wire import Incoming, Reply
-from simulation.world import Process, Resume, Task
+from simulation.world import Killed, Process, Resume, Task
+
 from tokenmesh.config import Settings
 from tokenmesh.consumer import CallOptions, Consumer, OutRequest
 from tokenmesh.consumer.messages import Ask, Send
@@ -92,17 +93,17 @@ class Service(Process):
     def start(self) -> None:
         """Open what there is to open; again later, if it cannot be opened now."""
         super().start()
-        self.listening = False
         simulation = self.simulation
         try:
             self.ledger = SimulatedLedger(
                 simulation.ledger_path, self.wallet, self, simulation.disk, simulation.weather
             )
             self.open()
+        except Killed:
+            self.die()
         except TokenmeshError as error:
             self.say(f"cannot start: {type(error).__name__}")
             self.die()
-            simulation.restart(self, 1.0)
 
     def open(self) -> None:
         """Open the rest."""
@@ -232,6 +233,11 @@ class Worker(Service):
             if self.chance.random() < 0.5:
                 reply(None)
 
+    @property
+    def idle(self) -> bool:
+        """Whether it serves nobody."""
+        return not self._serving
+
     # Settlement's thread
 
     def _settle(self) -> Iterator[Any]:
@@ -239,7 +245,7 @@ class Worker(Service):
             done = yield from _in_time(self.settlement.round())
             if done.settled or done.lost:
                 self.say(f"settles {done.settled} contracts for {done.tokens} tokens, {done.lost} are lost")
-            yield Sleep(max(done.wait_s, self.simulation.pace_s))
+            yield Sleep(done.wait_s)
 
     def _show_life(self) -> Iterator[Any]:
         while True:

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import shutil
 import tempfile
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
+from simulation import crooks
 from simulation.auditor import Auditor, Violation
 from simulation.disk import CommitFault, Disk
 from simulation.home import DIRECTORY, PAYEES, PAYERS, home
 from simulation.ledger import Weather
 from simulation.plan import BUSY_S, Fault, Job, Plan
 from simulation.services import Payer, Service, Worker
-from simulation.wire import Incoming, Wire
+from simulation.wire import Wire
 from simulation.world import START, Killed, Line, World
+
 from tokenmesh.ledger.verify import verify_ledger
 
-CALM_S = BUSY_S + 12
+CALM_S = BUSY_S + 8
 """From here on nothing goes wrong any more."""
+SETTLED_S = 6.0
+"""So long after the last job's end all of it is settled."""
 DONE_S = 120.0
 """All jobs have ended by then."""
-OVER_S = 260.0
+OVER_S = 240.0
 """All that was set aside has expired by then, and is back."""
 
 
@@ -51,8 +56,6 @@ class Simulation:
         self.world = World()
         self.disk = Disk()
         self.weather = Weather(Random(f"weather {plan.seed}"))
-        self.pace_s = 0.0
-        """The least time between two rounds of settlement: long when there is nothing to see."""
         self.payees = PAYEES
         self.ledger_path = folder / "ledger.db"
         self.home.copy_ledger(self.ledger_path)
@@ -61,16 +64,15 @@ class Simulation:
         self.wire = Wire(self.world, Random(f"wire {plan.seed}"), list(plan.faults))
         self.auditor = Auditor(self)
         self.wire.troubled = self.auditor.troubled
-        self.weather.heard = lambda *_: None
+        self.weather.heard = self.auditor.heard
         self._jobs = {job.id: job for job in plan.jobs}
         self._requests = 0
         self._down_s: dict[str, float] = {}
-        self._calm = False
+        self._calm = self._stopped = False
         self.processes: dict[str, Service] = {name: self._process(name) for name in plan.processes}
+        self.workers = [one for one in self.processes.values() if isinstance(one, Worker)]
         for payee in PAYEES:
-            self.wire.listeners[payee] = [
-                one for one in self.processes.values() if isinstance(one, Worker) and one.service == payee
-            ]
+            self.wire.listeners[payee] = [one for one in self.workers if one.service == payee]
         for process, skew in zip(self.processes.values(), plan.skews, strict=False):
             process.skew = skew
         self.world.after_each = self._audit
@@ -98,12 +100,14 @@ class Simulation:
         world.run(START + CALM_S)
         self._make_calm()
         world.run(START + DONE_S, done=self._is_done)
-        world.run(world.now + 5)
-        self.pace_s = 5.0
+        world.run(world.now + SETTLED_S)
+        self._ask_again()
+        self._stop_workers()
         world.run(START + OVER_S)
+        self._ask_late()
         for payer in PAYERS:
             process = self.processes[payer]
-            assert isinstance(process, Payer)
+            assert isinstance(process, Payer), payer
             if not process.idle:
                 raise Violation(f"the jobs of {payer} never end")
             process.task(process.treasury.upkeep(), _nothing)
@@ -147,6 +151,8 @@ class Simulation:
                 self.disk.faults[fault.who, at] = CommitFault("sync" if done else fault.arg, done)
             elif fault.kind == "answer":
                 self.weather.answers[fault.who, at] = fault.arg
+            elif fault.kind == "crook":
+                self.world.at(START + fault.at, lambda fault=fault: self._ask(fault.who))
             elif fault.who != "message":
                 self.world.at(START + fault.at, lambda fault=fault: self._happen(fault))
         for name, faults in kills.items():
@@ -164,6 +170,10 @@ class Simulation:
         process.say(f"falls asleep for {fault.arg:g} s")
         process.asleep_until = max(process.asleep_until, self.world.now + fault.arg)
 
+    def _ask(self, what: str) -> None:
+        self.world.say("crook", what)
+        crooks.ask(self, what)
+
     def _happen(self, fault: Fault) -> None:
         self.auditor.troubled()
         until = self.world.now + fault.arg
@@ -178,6 +188,7 @@ class Simulation:
                 process.die()
             self.auditor.close()
             self.disk.cut_power([self.ledger_path, *map(self.journal_path, PAYEES)])
+            self.auditor.power_is_back()
 
     def ended(self, process: Service) -> None:
         """A process has died: it is started again after a while."""
@@ -189,11 +200,36 @@ class Simulation:
         life = process.life
 
         def start() -> None:
-            if not process.alive and process.life == life:
+            if not self._stopped and not process.alive and process.life == life:
                 process.say("starts again")
                 process.start()
 
         self.world.at(self.world.now + after_s, start)
+
+    def _ask_again(self) -> None:
+        """Every response must still be had, by the contract that paid for it."""
+        answers: dict[tuple[str, str, str], Any] = {}
+        for known in self.auditor.kept():
+            key = (known.payee, known.payer, known.jti)
+            incoming = known.texts[-1]._replace(number=self.next_request())
+            if not self.wire.bring(known.payee, incoming, lambda answer, key=key: answers.update({key: answer})):
+                raise Violation(f"no worker of {known.payee} listens any more")
+        self.world.run(self.world.now + 3)
+        self.auditor.asked_again(answers)
+
+    def _ask_late(self) -> None:
+        """All time is over, and nothing has been given back yet: nobody may take any of it now."""
+        for name in (f"{payee}-1" for payee in PAYEES):
+            self.processes[name].start()
+        for what in ("settle again", "settle dear", "void again"):
+            crooks.ask(self, what)
+        self.world.run(self.world.now + 1)
+
+    def _stop_workers(self) -> None:
+        self._stopped = True
+        for process in self.processes.values():
+            if isinstance(process, Worker):
+                process.die()
 
     def _make_calm(self) -> None:
         self._calm = True
@@ -204,7 +240,7 @@ class Simulation:
     # What is looked at
 
     def _is_done(self) -> bool:
-        return all(process.idle for process in self.processes.values() if isinstance(process, Payer))
+        return all(process.idle for process in self.processes.values())
 
     def _audit(self) -> None:
         changed = self.disk.changed
@@ -221,6 +257,7 @@ def run(plan: Plan) -> Result:
     folder = Path(tempfile.mkdtemp(prefix="tokenmesh-simulation-", dir=DIRECTORY))
     simulation = Simulation(plan, folder)
     violation = None
+    logging.getLogger("tokenmesh").setLevel(logging.CRITICAL)
     try:
         simulation.run()
     except Violation as error:
@@ -235,4 +272,4 @@ def _nothing(value: Any, error: BaseException | None) -> None:
     """Whatever came of it."""
 
 
-__all__ = ["Incoming", "Result", "Simulation", "run"]
+__all__ = ["Result", "Simulation", "run"]

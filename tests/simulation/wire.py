@@ -4,26 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any
 
+from simulation.crooks import CROOKED, Incoming
 from simulation.plan import Fault
 from simulation.world import Process, Resume, World
+
 from tokenmesh.consumer.messages import InResponse, TransportFailed
 from tokenmesh.provider import Answer
 
 TIMEOUT_S = 3.0
 """How long a payer waits for a response."""
 LATENCY_S_MAX = 0.05
-
-
-class Incoming(NamedTuple):
-    """A request as a payee gets it. ``number`` tells it from others; a copy has the same."""
-
-    number: int
-    method: str
-    target: str
-    body: bytes
-    contract: str | None
 
 
 class Headers(dict[str, str]):
@@ -63,18 +55,24 @@ class Wire:
             self._carry(what, lambda: resume(received, None))
 
         def arrive() -> None:
-            alive = [worker for worker in self.listeners[service] if worker.listening]
-            if not alive:
+            if not self.bring(service, incoming, reply):
                 failed("refused", sent=False)
-                return
-            self._chance.choice(alive).receive(incoming, reply)
 
         contract = "with its contract" if incoming.contract else "without a contract"
         process.say(f"sends request {incoming.number}: {incoming.method} {incoming.target} {contract}")
         process.after(TIMEOUT_S, lambda: failed("timed out", sent=True))
-        self._carry(f"request {incoming.number}", arrive)
+        self._carry(f"request {incoming.number}", arrive, service, incoming)
 
-    def _carry(self, what: str, arrive: Callable[[], None]) -> None:
+    def bring(self, service: str, incoming: Incoming, reply: Reply) -> bool:
+        """Hand a request to some worker of a service; False if none listens."""
+        alive = [worker for worker in self.listeners[service] if worker.listening]
+        if alive:
+            self._chance.choice(alive).receive(incoming, reply)
+        return bool(alive)
+
+    def _carry(
+        self, what: str, arrive: Callable[[], None], service: str = "", incoming: Incoming | None = None
+    ) -> None:
         self._messages += 1
         fault = self._faults.get(self._messages)
         delay_s = self._latency()
@@ -85,9 +83,19 @@ class Wire:
                 return
             if fault.kind == "late":
                 delay_s += fault.arg
+            elif fault.kind in CROOKED:
+                if incoming is not None and incoming.contract is not None:
+                    to, crooked = CROOKED[fault.kind](service, incoming)
+                    self._world.at(
+                        self._world.now + delay_s + fault.arg, lambda: void(self.bring(to, crooked, void))
+                    )
             else:
                 self._world.at(self._world.now + delay_s + fault.arg, arrive)
         self._world.at(self._world.now + delay_s, arrive)
 
     def _latency(self) -> float:
         return self._chance.uniform(0.001, LATENCY_S_MAX)
+
+
+def void(_: object) -> None:
+    """Nobody waits for it."""
