@@ -15,6 +15,7 @@ from simulation.home import PAYEES, PAYERS
 
 CROOKS = ("settle again", "settle dear", "settle another's", "void again", "expire early", "send again")
 """What crooked wallets ask of the ledger: see :mod:`simulation.crooks`."""
+SERVICES = (*PAYERS, *PAYEES)
 BUSY_S = 12.0
 """Calls begin, and trouble is made, within so many seconds."""
 
@@ -71,7 +72,8 @@ class Job(NamedTuple):
 
     def __str__(self) -> str:
         how = [f"{self.payer} calls {self.operation.method} {self.target} of {self.payee}"]
-        how.append(f"which takes {self.work_s:g} s and " + (f"fails ({self.fails})" if self.fails else "works"))
+        how.append(f"which takes {self.work_s:g} s")
+        how.append(f"and fails with {self.fails}" if self.fails else f"and costs {self.charge}")
         if self.keyed:
             how.append("with an idempotency key")
         return f"{self.at:8.3f}  " + ", ".join(how)
@@ -105,6 +107,7 @@ class Plan:
     careful: bool = False
     """The payee's framework checks a contract step by step, as an asynchronous one does."""
     skews: tuple[float, ...] = ()
+    """By how much the clock of each service is wrong: its workers share a host."""
 
     def without(self, part: Job | Fault) -> Plan:
         """The same, less one thing."""
@@ -135,8 +138,12 @@ def plan(seed: int) -> Plan:
     drawn = Plan(seed, jobs, (), **flags)
     troubles = 0 if chance.random() < 0.1 else chance.randint(1, 8)
     faults = tuple(_fault(drawn, chance) for _ in range(troubles))
-    skews = tuple(round(chance.uniform(-2, 2), 1) if chance.random() < 0.4 else 0.0 for _ in drawn.processes)
+    skews = tuple(_skew(chance) if chance.random() < 0.4 else 0.0 for _ in SERVICES)
     return replace(drawn, faults=faults, skews=skews)
+
+
+def _skew(chance: Random) -> float:
+    return round(chance.uniform(-2, 2), 1)
 
 
 def _job(number: int, chance: Random) -> Job:
@@ -177,6 +184,7 @@ def _fault(drawn: Plan, chance: Random) -> Fault:
         ("ledger down", 1),
         ("ledger slow", 1),
         ("answer", 3),
+        ("clock", 2),
         ("power", 2 if drawn.synced else 0),
     ]
     kind = chance.choices([kind for kind, _ in kinds], [weight for _, weight in kinds])[0]
@@ -213,6 +221,7 @@ def _fault(drawn: Plan, chance: Random) -> Fault:
             chance.randint(1, 6),
             (chance.choice(("late", "lost", "never sent", "much later")), down_s),
         ),
+        "clock": Fault(kind, chance.choice(SERVICES), moment, _skew(chance)),
         "power": Fault(kind, "host", moment, down_s),
     }
     return fates[kind]

@@ -16,7 +16,7 @@ from simulation.auditor import Auditor, Violation
 from simulation.disk import CommitFault, Disk
 from simulation.home import DIRECTORY, PAYEES, PAYERS, home
 from simulation.ledger import Weather
-from simulation.plan import BUSY_S, Fault, Job, Plan
+from simulation.plan import BUSY_S, SERVICES, Fault, Job, Plan
 from simulation.services import Payer, Service, Worker
 from simulation.wire import Wire
 from simulation.world import START, Killed, Line, World
@@ -73,8 +73,8 @@ class Simulation:
         self.workers = [one for one in self.processes.values() if isinstance(one, Worker)]
         for payee in PAYEES:
             self.wire.listeners[payee] = [one for one in self.workers if one.service == payee]
-        for process, skew in zip(self.processes.values(), plan.skews, strict=False):
-            process.skew = skew
+        for service, skew in zip(SERVICES, plan.skews, strict=False):
+            self._set_clock(service, skew)
         self.world.after_each = self._audit
 
     def journal_path(self, payee: str) -> Path:
@@ -153,6 +153,8 @@ class Simulation:
                 self.weather.answers[fault.who, at] = fault.arg
             elif fault.kind == "crook":
                 self.world.at(START + fault.at, lambda fault=fault: self._ask(fault.who))
+            elif fault.kind == "clock":
+                self.world.at(START + fault.at, lambda fault=fault: self._set_clock(fault.who, fault.arg))
             elif fault.who != "message":
                 self.world.at(START + fault.at, lambda fault=fault: self._happen(fault))
         for name, faults in kills.items():
@@ -169,6 +171,12 @@ class Simulation:
             raise Killed
         process.say(f"falls asleep for {fault.arg:g} s")
         process.asleep_until = max(process.asleep_until, self.world.now + fault.arg)
+
+    def _set_clock(self, service: str, skew: float) -> None:
+        self.world.say(service, f"its clock is {skew:+g} s wrong from here on")
+        for process in self.processes.values():
+            if process.service == service:
+                process.skew = skew
 
     def _ask(self, what: str) -> None:
         self.world.say("crook", what)
