@@ -320,7 +320,9 @@ class Auditor:
             if not any(run.finished for run in known.runs):
                 raise Violation(f"{name} is fulfilled, and its work was not done")
             if job.fails or end.charged != job.charge:
-                raise Violation(f"{name} is charged {end.charged}; its handler says {job.fails or job.charge}")
+                raise Violation(
+                    f"{name} is charged {end.charged}; its handler says {job.fails or job.charge}"
+                )
             self.fulfilled_jobs.setdefault(job.id, []).append(key)
             if job.keyed and len(self.fulfilled_jobs[job.id]) > 1:
                 raise Violation(f"{job.id}, which has an idempotency key, was fulfilled twice")

@@ -18,8 +18,8 @@ from simulation.world import World
 AT_BITS = 20
 
 
-class Violation(AssertionError):
-    """Something that must always hold does not."""
+class Violation(BaseException):
+    """Something that must always hold does not. No ``except Exception`` of the product's keeps it back."""
 
 
 class Books:

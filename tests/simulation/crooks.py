@@ -54,10 +54,21 @@ def same_id(service: str, incoming: Incoming) -> tuple[str, Incoming]:
     return service, incoming._replace(target=target, contract=documents.sign(other, home()[contract.iss]))
 
 
+def stale(service: str, incoming: Incoming) -> tuple[str, Incoming]:
+    """The payer signs a contract that has expired, and that nobody has seen."""
+    assert incoming.contract is not None
+    contract = parse_contract(incoming.contract).body
+    number = None if contract.seq is None else contract.seq + 200
+    began = contract.iat - 2 * TTL_S
+    other = contract._replace(jti=f"{contract.jti}-stale", iat=began, exp=began + 10, seq=number)
+    return service, incoming._replace(contract=documents.sign(other, home()[contract.iss]))
+
+
 CROOKED: dict[str, Callable[[str, Incoming], tuple[str, Incoming]]] = {
     "stray": stray,
     "forge": forge,
     "same id": same_id,
+    "stale": stale,
 }
 """Makes of a request the one that a crook sends, and says to whom."""
 

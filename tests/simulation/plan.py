@@ -173,7 +173,8 @@ def _fault(drawn: Plan, chance: Random) -> Fault:
         ("double", 4),
         ("stray", 2),
         ("forge", 2),
-        ("same id", 2),
+        ("same id", 3),
+        ("stale", 2),
         ("crook", 4),
         ("late", 3),
         ("kill", 5),
@@ -185,10 +186,10 @@ def _fault(drawn: Plan, chance: Random) -> Fault:
         ("ledger slow", 1),
         ("answer", 3),
         ("clock", 2),
-        ("power", 2 if drawn.synced else 0),
+        ("power", 3 if drawn.synced else 0),
     ]
     kind = chance.choices([kind for kind, _ in kinds], [weight for _, weight in kinds])[0]
-    messages = 6 * len(drawn.jobs)
+    messages = 5 * len(drawn.jobs)
     process = chance.choice(drawn.processes)
     worker = chance.choice(drawn.processes[len(PAYERS) :])
     down_s = round(chance.uniform(0.1, 6), 1)
@@ -196,10 +197,11 @@ def _fault(drawn: Plan, chance: Random) -> Fault:
     fates: dict[str, Fault] = {
         "lose": Fault(kind, "message", chance.randint(1, messages)),
         "double": Fault(kind, "message", chance.randint(1, messages), round(chance.expovariate(1 / 6), 2)),
-        "stray": Fault(kind, "message", chance.randint(1, messages), round(chance.uniform(0, 3), 2)),
-        "forge": Fault(kind, "message", chance.randint(1, messages), round(chance.uniform(0, 3), 2)),
-        "same id": Fault(kind, "message", chance.randint(1, messages), round(chance.uniform(0, 6), 2)),
-        "crook": Fault(kind, chance.choice(CROOKS), moment),
+        "stray": Fault(kind, "message", chance.randint(1, messages // 2), round(chance.uniform(0, 3), 2)),
+        "forge": Fault(kind, "message", chance.randint(1, messages // 2), round(chance.uniform(0, 3), 2)),
+        "same id": Fault(kind, "message", chance.randint(1, messages // 2), round(chance.uniform(0, 6), 2)),
+        "stale": Fault(kind, "message", chance.randint(1, messages // 2), round(chance.uniform(0, 3), 2)),
+        "crook": Fault(kind, chance.choice(CROOKS), round(chance.uniform(4, BUSY_S + 5), 2)),
         "late": Fault(kind, "message", chance.randint(1, messages), round(chance.uniform(0.5, 12), 2)),
         "kill": Fault(kind, process, chance.randint(1, 60), down_s),
         "kill at commit": Fault(

@@ -68,7 +68,6 @@ TERMS = {
 }
 AGAIN_S = 2.0
 """After so long a payer's code tries a job again whose end it does not know."""
-ATTEMPTS_MAX = 12
 
 
 class Service(Process):
@@ -124,7 +123,11 @@ class Payer(Service):
 
     def open(self) -> None:
         self.treasury = Treasury(
-            self.wallet, self.ledger, self.settings, clock=self.clock, ids=self.new_id  # type: ignore[arg-type]
+            self.wallet,
+            self.ledger,
+            self.settings,
+            clock=self.clock,
+            ids=self.new_id,  # type: ignore[arg-type]
         )
         self.consumer = Consumer(
             self.wallet,  # type: ignore[arg-type]
@@ -154,7 +157,7 @@ class Payer(Service):
 
     def _called(self, job: Job, call: Any, response: Any, error: BaseException | None) -> None:
         sure = self.simulation.auditor.called(call, response, error)
-        if job.keyed and not sure and self.begun[job.id] < ATTEMPTS_MAX:
+        if job.keyed and not sure:
             self.after(AGAIN_S, lambda: self.call(job))
         else:
             self.finished.add(job.id)
@@ -207,7 +210,11 @@ class Worker(Service):
         self.journal = far(journal, self, self.chance) if plan.far_journal else journal
         self.provider = Provider(self.wallet, self.ledger, self.journal, settings=self.settings, clock=clock)
         self.treasury = Treasury(
-            self.wallet, self.ledger, self.settings, clock=clock, ids=self.new_id  # type: ignore[arg-type]
+            self.wallet,
+            self.ledger,
+            self.settings,
+            clock=clock,
+            ids=self.new_id,  # type: ignore[arg-type]
         )
         self.settlement = Settlement(
             self.journal,

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import shutil
 import tempfile
+import traceback
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -74,7 +75,8 @@ class Simulation:
         for payee in PAYEES:
             self.wire.listeners[payee] = [one for one in self.workers if one.service == payee]
         for service, skew in zip(SERVICES, plan.skews, strict=False):
-            self._set_clock(service, skew)
+            if skew:
+                self._set_clock(service, skew)
         self.world.after_each = self._audit
 
     def journal_path(self, payee: str) -> Path:
@@ -220,7 +222,9 @@ class Simulation:
         for known in self.auditor.kept():
             key = (known.payee, known.payer, known.jti)
             incoming = known.texts[-1]._replace(number=self.next_request())
-            if not self.wire.bring(known.payee, incoming, lambda answer, key=key: answers.update({key: answer})):
+            if not self.wire.bring(
+                known.payee, incoming, lambda answer, key=key: answers.update({key: answer})
+            ):
                 raise Violation(f"no worker of {known.payee} listens any more")
         self.world.run(self.world.now + 3)
         self.auditor.asked_again(answers)
@@ -270,6 +274,9 @@ def run(plan: Plan) -> Result:
         simulation.run()
     except Violation as error:
         violation = str(error)
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        violation = f"{error!r} came out at {place.name}, {Path(place.filename).name}:{place.lineno}"
     finally:
         simulation.close()
         shutil.rmtree(folder)

@@ -34,7 +34,11 @@ class Wire:
     def __init__(self, world: World, chance: Random, faults: list[Fault]) -> None:
         self._world = world
         self._chance = chance
-        self._faults = {int(fault.at): fault for fault in faults if fault.who == "message"}
+        mine = [fault for fault in faults if fault.who == "message"]
+        self._faults = {int(fault.at): fault for fault in mine if fault.kind not in CROOKED}
+        self._crooked = sorted(
+            (fault for fault in mine if fault.kind in CROOKED), key=lambda fault: -fault.at
+        )
         self._messages = 0
         self.listeners: dict[str, list[Any]] = {}
         """The workers of each service; a worker has ``receive(incoming, reply)``."""
@@ -61,7 +65,9 @@ class Wire:
         contract = "with its contract" if incoming.contract else "without a contract"
         process.say(f"sends request {incoming.number}: {incoming.method} {incoming.target} {contract}")
         process.after(TIMEOUT_S, lambda: failed("timed out", sent=True))
-        self._carry(f"request {incoming.number}", arrive, service, incoming)
+        self._carry(f"request {incoming.number}", arrive)
+        if incoming.contract is not None:
+            self._imitate(service, incoming)
 
     def bring(self, service: str, incoming: Incoming, reply: Reply) -> bool:
         """Hand a request to some worker of a service; False if none listens."""
@@ -70,9 +76,16 @@ class Wire:
             self._chance.choice(alive).receive(incoming, reply)
         return bool(alive)
 
-    def _carry(
-        self, what: str, arrive: Callable[[], None], service: str = "", incoming: Incoming | None = None
-    ) -> None:
+    def _imitate(self, service: str, incoming: Incoming) -> None:
+        """Have a crook see a request, if it is time for one; what it makes of it arrives later."""
+        if not self._crooked or self._crooked[-1].at > self._messages:
+            return
+        fault = self._crooked.pop()
+        to, crooked = CROOKED[fault.kind](service, incoming)
+        self._world.say("crook", f"saw request {incoming.number}, and makes another: {fault.kind}")
+        self._world.at(self._world.now + fault.arg, lambda: void(self.bring(to, crooked, void)))
+
+    def _carry(self, what: str, arrive: Callable[[], None]) -> None:
         self._messages += 1
         fault = self._faults.get(self._messages)
         delay_s = self._latency()
@@ -83,12 +96,6 @@ class Wire:
                 return
             if fault.kind == "late":
                 delay_s += fault.arg
-            elif fault.kind in CROOKED:
-                if incoming is not None and incoming.contract is not None:
-                    to, crooked = CROOKED[fault.kind](service, incoming)
-                    self._world.at(
-                        self._world.now + delay_s + fault.arg, lambda: void(self.bring(to, crooked, void))
-                    )
             else:
                 self._world.at(self._world.now + delay_s + fault.arg, arrive)
         self._world.at(self._world.now + delay_s, arrive)
