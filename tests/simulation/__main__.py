@@ -10,30 +10,16 @@ import os
 import sys
 import time
 from multiprocessing import get_context
-from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from simulation.plan import plan
+from simulation.seeds import Done, simulate
 from simulation.shrink import shrink, story
 from simulation.simulation import run
 
 STORIES_MAX = 3
 """Failures that are shortened and told; of more, only the seeds are."""
-
-
-class Done(NamedTuple):
-    """What came of a seed."""
-
-    seed: int
-    violation: str | None
-    steps: int
-
-
-def simulate(seed: int) -> Done:
-    """Simulate one seed."""
-    result = run(plan(seed))
-    return Done(seed, result.violation, result.steps)
 
 
 def main(arguments: list[str] | None = None) -> int:

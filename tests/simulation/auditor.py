@@ -44,6 +44,7 @@ class Run:
 
     worker: Worker
     life: int
+    incoming: Incoming
     job: Job
     body: bytes
     key: tuple[str, str, str]
@@ -66,7 +67,8 @@ class Known:
     """What the first receipt said that anybody was given."""
     end: End | None = None
     """What the payee's journal says."""
-    digest: str | None = None
+    tainted: bool = False
+    """A crooked payer has signed the id for another request too: what its call comes to is its own affair."""
 
 
 @dataclass
@@ -117,6 +119,13 @@ class Auditor:
         if most is not None and body["tok"] > most:
             raise Violation(f"contract {body['jti']} offers {body['tok']} tokens; the caller allows {most}")
 
+    def imitated(self, incoming: Incoming) -> None:
+        """A crook makes a request of one that it saw."""
+        body = self.books.economy.read(incoming.contract or "").body
+        known = self.contracts.get((body["aud"], body["iss"], body["jti"]))
+        if known is not None and known.texts[-1].contract != incoming.contract:
+            known.tainted = True
+
     def runs(self, worker: Worker, incoming: Incoming, job: Job) -> Run:
         """A handler begins."""
         self._runs += 1
@@ -143,7 +152,7 @@ class Auditor:
         if claim is None or claim.ended is not None:
             raise Violation(f"the handler runs for {name}, and no open claim of it is in the journal")
         body = f"{job.id}, run {self._runs}".encode() + (LONG if job.long else b"")
-        run = Run(worker, worker.life, job, body, key, self._world.now, worker.asleep_until)
+        run = Run(worker, worker.life, incoming, job, body, key, self._world.now, worker.asleep_until)
         known.runs.append(run)
         worker.say(f"works for {name} ({job.id})")
         return run
@@ -234,7 +243,7 @@ class Auditor:
         if answer.status == 200:
             if receipt["dig"] != _digest(answer.body):
                 raise Violation(f"the response to {name} is not the one in its receipt")
-            given = {run.body for run in known.runs if (run.job.target, run.job.body) == incoming[2:4]}
+            given = {run.body for run in known.runs if run.incoming[1:4] == incoming[1:4]}
             if answer.body not in given:
                 raise Violation(f"the response to {name} is none that its handler gave for this request")
 
@@ -245,6 +254,8 @@ class Auditor:
         fulfilled = [end for end in ends if end.out == "fulfilled"]
         what = f"{type(error).__name__}" if error is not None else f"{response.status}"
         self._world.say(call.payer, f"hears of {job.id}: {what}")
+        if any(self.contracts[key].tainted for key in call.contracts):
+            return True
         if error is not None and not isinstance(error, CallError):
             raise Violation(f"{name} ended with {error!r}") from error
         if len(fulfilled) > 1:

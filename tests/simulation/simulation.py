@@ -65,6 +65,7 @@ class Simulation:
         self.wire = Wire(self.world, Random(f"wire {plan.seed}"), list(plan.faults))
         self.auditor = Auditor(self)
         self.wire.troubled = self.auditor.troubled
+        self.wire.imitated = self.auditor.imitated
         self.weather.heard = self.auditor.heard
         self._jobs = {job.id: job for job in plan.jobs}
         self._requests = 0
@@ -221,7 +222,8 @@ class Simulation:
         answers: dict[tuple[str, str, str], Any] = {}
         for known in self.auditor.kept():
             key = (known.payee, known.payer, known.jti)
-            incoming = known.texts[-1]._replace(number=self.next_request())
+            last = known.runs[-1].incoming if known.runs else known.texts[-1]
+            incoming = last._replace(number=self.next_request())
             if not self.wire.bring(
                 known.payee, incoming, lambda answer, key=key: answers.update({key: answer})
             ):

@@ -43,6 +43,7 @@ class Wire:
         self.listeners: dict[str, list[Any]] = {}
         """The workers of each service; a worker has ``receive(incoming, reply)``."""
         self.troubled: Callable[[], None] = lambda: None
+        self.imitated: Callable[[Incoming], None] = lambda _: None
 
     def request(self, process: Process, service: str, incoming: Incoming, resume: Resume) -> None:
         """Send a request of ``process``, and give the response; :class:`TransportFailed` if none comes."""
@@ -82,6 +83,8 @@ class Wire:
             return
         fault = self._crooked.pop()
         to, crooked = CROOKED[fault.kind](service, incoming)
+        self.troubled()
+        self.imitated(crooked)
         self._world.say("crook", f"saw request {incoming.number}, and makes another: {fault.kind}")
         self._world.at(self._world.now + fault.arg, lambda: void(self.bring(to, crooked, void)))
 
