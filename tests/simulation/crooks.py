@@ -120,7 +120,8 @@ def _items(contracts: list[Known], more: int, *, only_fulfilled: bool = True) ->
     """Settle these for what they owe, or for more than they offer."""
     items = []
     for known in contracts:
-        text = known.texts[-1].contract if known.texts else None
+        sent = known.runs[-1].incoming if known.runs else known.texts[-1]
+        text = sent.contract
         fulfilled = known.end is not None and known.end.out == "fulfilled"
         if text is not None and known.end is not None and (fulfilled or not only_fulfilled):
             items.append([text, parse_contract(text).body.tok + more if more else known.end.charged])

@@ -52,6 +52,7 @@ class Disk:
         self.faults: dict[tuple[str, int], CommitFault] = {}
         self.down: dict[str, float] = {}
         """Until when a kind of file cannot be used at all."""
+        self.troubled: Callable[[], None] = lambda: None
         self.changed: set[str] = set()
         """Kinds of files that were written since somebody looked."""
 
@@ -90,6 +91,8 @@ class Disk:
         name = f"{connection.process.name}/{connection.kind}"
         number = self.commits[name] = self.commits.get(name, 0) + 1
         fault = self.faults.get((name, number))
+        if fault is not None:
+            self.troubled()
         if fault is not None and not fault.after:
             connection.process.say(f"{fault.what} at its commit {number} to the {connection.kind}")
             if fault.what == "kill":

@@ -38,6 +38,7 @@ class Weather:
         self.slow_until = 0.0
         self.answers: dict[tuple[str, int], tuple[str, float]] = {}
         self.submissions: dict[str, int] = {}
+        self.troubled: Callable[[], None] = lambda: None
         self.heard: Callable[[Process, str, Result], None] = lambda *_: None
 
     def takes_s(self, now: float) -> float:
@@ -124,6 +125,7 @@ class SimulatedLedger(EmbeddedLedger):
         if not fate:
             submit(pass_on)
             return answer
+        weather.troubled()
         process.say(f"its submission {number} to the ledger: {fate} ({delay_s:g} s)")
         if fate == "late":
             submit(lambda done: process.after(delay_s, lambda: pass_on(done)))

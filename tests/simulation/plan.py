@@ -15,6 +15,8 @@ from simulation.home import PAYEES, PAYERS
 
 CROOKS = ("settle again", "settle dear", "settle another's", "void again", "expire early", "send again")
 """What crooked wallets ask of the ledger: see :mod:`simulation.crooks`."""
+TOO_LONG_S = 70.0
+"""A handler that takes so long cannot be settled in time any more."""
 SERVICES = (*PAYERS, *PAYEES)
 BUSY_S = 12.0
 """Calls begin, and trouble is made, within so many seconds."""
@@ -149,6 +151,9 @@ def _skew(chance: Random) -> float:
 def _job(number: int, chance: Random) -> Job:
     op = chance.choice(("quote", "quote", "render", "deliver", "reserve"))
     operation = OPERATIONS[op]
+    work_s = round(chance.choice((0.0, 0.05, 0.5, 2.0, 5.0)) * chance.uniform(0.5, 1), 2)
+    if chance.random() < 0.03:
+        work_s = TOO_LONG_S
     charge = chance.randint(0, operation.tokens) if operation.open_price else operation.tokens
     return Job(
         id=f"j{number}",
@@ -158,10 +163,8 @@ def _job(number: int, chance: Random) -> Job:
         op=op,
         charge=charge,
         fails=chance.choice((500, 500, 404, 503)) if chance.random() < 0.15 else 0,
-        work_s=round(chance.choice((0.0, 0.05, 0.5, 2.0, 5.0)) * chance.uniform(0.5, 1), 2)
-        if chance.random() < 0.97
-        else 70.0,
-        keyed=chance.random() < 0.5,
+        work_s=work_s,
+        keyed=work_s < BUSY_S and chance.random() < 0.5,
         long=chance.random() < 0.08,
         max_tokens=chance.choice((None, None, None, 20, 4)),
     )

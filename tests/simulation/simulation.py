@@ -30,8 +30,8 @@ SETTLED_S = 6.0
 """So long after the last job's end all of it is settled."""
 DONE_S = 120.0
 """All jobs have ended by then."""
-OVER_S = 240.0
-"""All that was set aside has expired by then, and is back."""
+OVER_S = 130.0
+"""So long after that, all that was set aside has expired."""
 
 
 class Result(NamedTuple):
@@ -67,6 +67,7 @@ class Simulation:
         self.wire.troubled = self.auditor.troubled
         self.wire.imitated = self.auditor.imitated
         self.weather.heard = self.auditor.heard
+        self.weather.troubled = self.disk.troubled = self.auditor.troubled
         self._jobs = {job.id: job for job in plan.jobs}
         self._requests = 0
         self._down_s: dict[str, float] = {}
@@ -106,7 +107,7 @@ class Simulation:
         world.run(world.now + SETTLED_S)
         self._ask_again()
         self._stop_workers()
-        world.run(START + OVER_S)
+        world.run(world.now + OVER_S)
         self._ask_late()
         for payer in PAYERS:
             process = self.processes[payer]
