@@ -8,7 +8,7 @@ SOURCES := tokenmesh chaincode tests benchmarks examples docs
 SOFTHSM := command -v softhsm2-util >/dev/null || { [ "$$(id -u)" = 0 ] && echo "installing Debian's softhsm2" && \
 	apt-get update -qq && apt-get install -qq -y softhsm2 >/dev/null; }
 
-.PHONY: help demo test check format bench chaos clean jaeger
+.PHONY: help demo test check format bench chaos simulate clean jaeger
 
 help: ## Show the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,10 @@ bench: $(VENV)/.dev ## Measure the hot path, with and without traces, both ledge
 
 chaos: $(VENV)/.dev ## Kill and stop everything at random for SECONDS on LEDGER (embedded, fabric, both) from SEED; everything must add up
 	@PYTHONPATH=tests $(BIN)/python -m chaos --seconds $(or $(SECONDS),600) --ledger $(or $(LEDGER),both) $(if $(SEED),--seed $(SEED))
+
+SEEDS ?= 1:1000
+simulate: $(VENV)/.dev ## Break everything between two services, from seeds, and audit it: SEEDS=1:1000
+	@cd tests && ../$(BIN)/python -m simulation $(SEEDS) $(ARGS)
 
 clean: ## Remove the environment and everything made here
 	rm -rf $(VENV) build dist *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
