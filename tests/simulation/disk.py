@@ -52,6 +52,8 @@ class Disk:
         self.faults: dict[tuple[str, int], CommitFault] = {}
         self.down: dict[str, float] = {}
         """Until when a kind of file cannot be used at all."""
+        self.may_lose_power = False
+        """Whether it has to remember what was synced."""
         self.troubled: Callable[[], None] = lambda: None
         self.changed: set[str] = set()
         """Kinds of files that were written since somebody looked."""
@@ -98,8 +100,8 @@ class Disk:
             if fault.what == "kill":
                 raise Killed
             raise _failure(fault.what)
-        if connection.level < FULL:
-            self.unsynced.setdefault(connection.path, _copy(connection.path))
+        if connection.level < FULL and self.may_lose_power and connection.path not in self.unsynced:
+            self.unsynced[connection.path] = _copy(connection.path)
         return fault
 
     def after_commit(self, connection: Connection, fault: CommitFault | None) -> None:

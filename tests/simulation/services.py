@@ -57,7 +57,7 @@ SETTINGS: dict[str, Any] = {
     "lease_s": LEASE_S,
     "retention_s": 3_600,
     "response_bytes_max": RESPONSE_BYTES_MAX,
-    "settle_interval_s": 1,
+    "settle_interval_s": 2,
     "settle_backoff_s_max": 3,
 }
 TERMS = {

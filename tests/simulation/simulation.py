@@ -26,7 +26,7 @@ from tokenmesh.ledger.verify import verify_ledger
 
 CALM_S = BUSY_S + 8
 """From here on nothing goes wrong any more."""
-SETTLED_S = 6.0
+SETTLED_S = 8.0
 """So long after the last job's end all of it is settled."""
 DONE_S = 120.0
 """All jobs have ended by then."""
@@ -56,6 +56,7 @@ class Simulation:
         self.home = home()
         self.world = World()
         self.disk = Disk()
+        self.disk.may_lose_power = any(fault.kind == "power" for fault in plan.faults)
         self.weather = Weather(Random(f"weather {plan.seed}"))
         self.payees = PAYEES
         self.ledger_path = folder / "ledger.db"
