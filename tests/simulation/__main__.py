@@ -13,6 +13,7 @@ from multiprocessing import get_context
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
 from simulation.plan import plan
 from simulation.seeds import Done, simulate
 from simulation.shrink import shrink, story

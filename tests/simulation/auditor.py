@@ -7,16 +7,16 @@ an answer was lost or late, a call may end as *unknown*; nowhere else.
 
 from __future__ import annotations
 
-import sqlite3
+import hashlib
+from base64 import b64encode
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from simulation.books import Books, Violation
-from simulation.plan import OPERATIONS, Job
+from simulation.journals import End, Journal
+from simulation.plan import Job
 from simulation.wire import TIMEOUT_S, Incoming
-
-from tokenmesh.errors import CallError, NotSpent, OutcomeUnknown, ResponseNotKept
+from tokenmesh.errors import NotSpent, OutcomeUnknown, ResponseNotKept
 from tokenmesh.ledger.base import Result
 
 if TYPE_CHECKING:
@@ -29,13 +29,6 @@ UNRECORDED = ("expired", "not_yet_valid", "id_reused", "bad_argument")
 """What an operation may come to that leaves no trace."""
 LONG = b"x" * 600
 """Added to responses that are too long to be kept."""
-
-
-class End(NamedTuple):
-    """How a contract ended."""
-
-    out: str
-    charged: int
 
 
 @dataclass
@@ -91,7 +84,7 @@ class Auditor:
         self.contracts: dict[tuple[str, str, str], Known] = {}
         """By payee, payer and id."""
         self.fulfilled_jobs: dict[str, list[tuple[str, str, str]]] = {}
-        self._journals: dict[str, Journals] = {}
+        self._journals: dict[str, Journal] = {}
         self._runs = 0
         self._trouble_at = float("-inf")
 
@@ -195,7 +188,7 @@ class Auditor:
                 raise Violation(f"402 was said for contract {contract['jti']}, which was taken")
 
     def heard(self, process: Service, text: str, result: Result) -> None:
-        """The ledger has answered: what is in its books, if the operation is; it may not have been done else."""
+        """The ledger has answered: what its books say, if the operation is in them, and else a refusal."""
         self.books.look()
         signed = self.books.economy.read(text)
         body, outcome = signed.body, result.outcome
@@ -256,23 +249,14 @@ class Auditor:
         self._world.say(call.payer, f"hears of {job.id}: {what}")
         if any(self.contracts[key].tainted for key in call.contracts):
             return True
-        if error is not None and not isinstance(error, CallError):
-            raise Violation(f"{name} ended with {error!r}") from error
         if len(fulfilled) > 1:
             raise Violation(f"{name} was fulfilled {len(fulfilled)} times")
         if isinstance(error, OutcomeUnknown):
             if self._calm_since(call.begun) and job.work_s < TIMEOUT_S - 1:
                 raise Violation(f"{name} ended as unknown, and nothing had gone wrong: {error}")
             return False
-        if isinstance(error, NotSpent):
-            if any(end.charged for end in ends):
-                raise Violation(f"{name} cost nothing, it was said, and was charged: {error}") from error
-            self._never(call)
-        elif isinstance(error, ResponseNotKept):
-            if not fulfilled or not job.long:
-                raise Violation(f"the response of {name} was not kept: {error}") from error
-        elif error is not None:
-            raise Violation(f"{name} ended with {error!r}") from error
+        if error is not None:
+            self._failed(call, name, error, fulfilled)
         elif response.status == 200:
             if [end.charged for end in fulfilled] != [response.info.charged]:
                 raise Violation(f"{name} was said to cost {response.info.charged}; its ends are {ends}")
@@ -280,6 +264,18 @@ class Auditor:
             raise Violation(f"{name} was answered {response.status}, and was fulfilled")
         self._check_prediction(call, response, error)
         return True
+
+    def _failed(self, call: Made, name: str, error: BaseException, fulfilled: list[End]) -> None:
+        """A call has ended with an error that says what it cost."""
+        if isinstance(error, NotSpent):
+            if any(end.charged for end in fulfilled):
+                raise Violation(f"{name} cost nothing, it was said, and was charged: {error}") from error
+            self._never(call)
+        elif isinstance(error, ResponseNotKept):
+            if not fulfilled or not call.job.long:
+                raise Violation(f"the response of {name} was not kept: {error}") from error
+        else:
+            raise Violation(f"{name} ended with {error!r}") from error
 
     def _never(self, call: Made) -> None:
         """Said to cost nothing: from now on none of its contracts may be fulfilled."""
@@ -310,7 +306,7 @@ class Auditor:
         if "ledger" in changed:
             self.books.look()
         if "journal" in changed:
-            for payee in self._journals_open():
+            for payee in self._simulation.payees:
                 for payer, jti, end in self._journal(payee).new_ends():
                     self._ended((payee, payer, jti), end)
 
@@ -358,7 +354,7 @@ class Auditor:
         for wallet, tokens in self.books.economy.set_aside.items():
             if tokens:
                 raise Violation(f"{tokens} tokens of {wallet} never came back")
-        for payee in self._journals_open():
+        for payee in self._simulation.payees:
             if lost := self._journal(payee).lost():
                 raise Violation(f"{payee} has worked for nothing: {lost}")
 
@@ -380,74 +376,10 @@ class Auditor:
             if known.end is not None and written != known.end:
                 raise Violation(f"contract {jti} had ended as {known.end}; after a power cut as {written}")
 
-    def _journals_open(self) -> list[str]:
-        return [payee for payee in self._simulation.payees]
-
-    def _journal(self, payee: str) -> Journals:
+    def _journal(self, payee: str) -> Journal:
         if payee not in self._journals:
-            self._journals[payee] = Journals(self._simulation.journal_path(payee))
+            self._journals[payee] = Journal(self._simulation.journal_path(payee))
         return self._journals[payee]
-
-
-class Claim(NamedTuple):
-    """A claim as it lies in the file."""
-
-    owner: int
-    ended: int | None
-
-
-class Journals:
-    """A payee's journal, read as it lies there."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._opened: sqlite3.Connection | None = None
-        self._marks = {"owed": 0, "unowed": 0}
-
-    @property
-    def _connection(self) -> sqlite3.Connection:
-        if self._opened is None:
-            self._opened = sqlite3.connect(self._path, isolation_level=None)
-        return self._opened
-
-    def claim(self, payer: str, jti: str) -> Claim | None:
-        """The claim of a contract."""
-        row = self._connection.execute(
-            "SELECT owner, ended FROM claims WHERE payer = ? AND jti = ?", (payer, jti)
-        ).fetchone()
-        return row and Claim._make(row)
-
-    def end(self, payer: str, jti: str) -> End | None:
-        """How a contract has ended."""
-        for table, columns in (("owed", "'fulfilled', charged"), ("unowed", "out, 0")):
-            row = self._connection.execute(
-                f"SELECT {columns} FROM {table} WHERE payer = ? AND jti = ?", (payer, jti)
-            ).fetchone()
-            if row is not None:
-                return End._make(row)
-        return None
-
-    def new_ends(self) -> list[tuple[str, str, End]]:
-        """What has ended since this was asked last."""
-        found = []
-        for table, columns in (("owed", "'fulfilled', charged"), ("unowed", "out, 0")):
-            rows = self._connection.execute(
-                f"SELECT n, payer, jti, {columns} FROM {table} WHERE n > ? ORDER BY n", (self._marks[table],)
-            ).fetchall()
-            for n, payer, jti, *end in rows:
-                self._marks[table] = n
-                found.append((payer, jti, End._make(end)))
-        return found
-
-    def lost(self) -> list[Any]:
-        """What the ledger refused to settle."""
-        return self._connection.execute("SELECT n, code FROM verdicts WHERE code IS NOT NULL").fetchall()
-
-    def close(self) -> None:
-        """Let go of the file, until the next question."""
-        if self._opened is not None:
-            self._opened.close()
-            self._opened = None
 
 
 _NOTHING = End("none", 0)
@@ -460,10 +392,4 @@ def _given_up(run: Run) -> bool:
 
 
 def _digest(body: bytes) -> str:
-    import hashlib
-    from base64 import b64encode
-
     return f"sha-256=:{b64encode(hashlib.sha256(body).digest()).decode()}:"
-
-
-__all__ = ["OPERATIONS", "Auditor", "Violation"]

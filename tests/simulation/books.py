@@ -16,6 +16,7 @@ from simulation.home import POLICY, Home
 from simulation.world import World
 
 AT_BITS = 20
+_KINDS = ("balance", "credit", "hold", "allowance", "spent", "supply")
 
 
 class Violation(BaseException):
@@ -84,38 +85,34 @@ class Books:
 
     def _compare(self, execute: Any) -> None:
         """Whether the ledger's state is what the books say, and what must hold of it holds."""
-        books, accounted, supply = self.economy, 0, 0
-        seen = {"balance": 0, "credit": 0, "hold": 0, "allowance": 0}
-        spent: dict[str, Any] = {}
-        allowances: dict[str, Any] = {}
+        books = self.economy
+        state: dict[str, dict[str, Any]] = {kind: {} for kind in _KINDS}
         for key, text in execute("SELECT key, value FROM state").fetchall():
             kind, _, name = key.partition("/")
-            value = json.loads(text)
-            if kind == "balance":
-                accounted += value["tokens"]
-                if value["tokens"] < 0:
-                    raise Violation(f"{name} has a balance of {value['tokens']}")
-                _same(key, value["tokens"], books.balances[name])
-            elif kind == "credit":
-                accounted += value["tokens"]
-                wallet, _, row = name.partition("/")
-                _same(key, value["tokens"], books.credits.get((wallet, row)))
-            elif kind == "hold":
-                payer, _, hold_id = name.partition("/")
-                hold = books.holds.get((payer, hold_id))
-                accounted += value["tokens"] if value["state"] == "open" else 0
-                _same(key, (value["tokens"], value["state"], value["charged"]), _hold(hold))
-            elif kind == "allowance":
-                allowances[name] = value
-            elif kind == "spent":
-                spent[name] = value
-            elif kind == "supply":
-                supply += value["tokens"]
-            if kind in seen:
-                seen[kind] += 1
-        for name, value in allowances.items():
-            record = spent.get(name, {"tokens": 0, "lanes": {}})
-            accounted += 0 if value["ended"] else value["tokens"] - record["tokens"]
+            if kind in state:
+                state[kind][name] = json.loads(text)
+        balances = {name: value["tokens"] for name, value in state["balance"].items()}
+        if any(tokens < 0 for tokens in balances.values()):
+            raise Violation(f"a balance is below zero: {balances}")
+        _same("balances", balances, {name: books.balances[name] for name in balances})
+        credited = {name: value["tokens"] for name, value in state["credit"].items()}
+        _same("credits", credited, {"/".join(key): tokens for key, tokens in books.credits.items()})
+        holds = {
+            name: (value["tokens"], value["state"], value["charged"]) for name, value in state["hold"].items()
+        }
+        mine = {"/".join(key): (one.tokens, one.state, one.charged) for key, one in books.holds.items()}
+        _same("holds", holds, mine)
+        held = sum(tokens for tokens, now, _ in holds.values() if now == "open")
+        accounted = sum(balances.values()) + sum(credited.values()) + held + self._allowed(state)
+        supply = sum(value["tokens"] for value in state["supply"].values())
+        if accounted != supply or supply != books.supply:
+            raise Violation(f"{accounted} tokens are accounted for, and there are {supply}")
+
+    def _allowed(self, state: dict[str, dict[str, Any]]) -> int:
+        """Compare the allowances; what is left in those that are open."""
+        found, left = {}, 0
+        for name, value in state["allowance"].items():
+            record = state["spent"].get(name, {"tokens": 0, "lanes": {}})
             if record["tokens"] > value["tokens"]:
                 raise Violation(f"of allowance {name} more is spent than was set aside")
             used = {
@@ -124,19 +121,18 @@ class Books:
                 for first, last in ranges
                 for seq in range(first, last + 1)
             }
-            mine = books.allowances.get(name)
-            theirs = (value["tokens"], value["ended"], record["tokens"], used)
-            _same(name, theirs, mine and (mine.tokens, mine.ended, mine.spent, mine.used))
-        if accounted != supply or supply != books.supply:
-            raise Violation(f"{accounted} tokens are accounted for, and there are {supply}")
-        counts = (len(books.credits), len(books.holds), len(books.allowances))
-        _same("rows", (seen["credit"], seen["hold"], seen["allowance"]), counts)
+            found[name] = (value["tokens"], value["ended"], record["tokens"], used)
+            left += 0 if value["ended"] else value["tokens"] - record["tokens"]
+        mine = {
+            name: (one.tokens, one.ended, one.spent, one.used)
+            for name, one in self.economy.allowances.items()
+        }
+        _same("allowances", found, mine)
+        return left
 
 
-def _hold(hold: Any) -> Any:
-    return hold and (hold.tokens, hold.state, hold.charged)
-
-
-def _same(what: str, is_: Any, should: Any) -> None:
+def _same(what: str, is_: dict[str, Any], should: dict[str, Any]) -> None:
     if is_ != should:
-        raise Violation(f"the ledger has {is_} for {what}, and should have {should}")
+        names = sorted(name for name in {*is_, *should} if is_.get(name) != should.get(name))
+        told = [f"{is_.get(name)} and not {should.get(name)} for {name}" for name in names]
+        raise Violation(f"the ledger's {what} are not those of the books: {'; '.join(told)}")

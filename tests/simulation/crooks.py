@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from simulation.home import PAYEES, home
 from simulation.plan import OPERATIONS
-
 from tokenmesh_chaincode import documents
 from tokenmesh_chaincode.documents import Operation, parse_contract
 

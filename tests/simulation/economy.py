@@ -122,7 +122,7 @@ class Economy:
         assert body["iat"] <= now + SKEW_S, f"{body['act']} {key} was done before its time"
         assert now <= body["exp"], f"{body['act']} {key} was done {now - body['exp']} s after its time"
         try:
-            detail = getattr(self, f"_{body['act']}")(body["iss"], body["jti"], now, **body["arg"])
+            detail = getattr(self, f"_{body['act']}")(body["iss"], body["jti"], now, body["arg"])
             outcome = {"ok": True, "code": "ok", "detail": detail}
         except Refused as refused:
             outcome = {"ok": False, "code": refused.code, "detail": refused.detail}
@@ -143,8 +143,8 @@ class Economy:
 
     def total(self, wallet: str) -> int:
         """All that a wallet has, wherever it is."""
-        credits = sum(tokens for (name, _), tokens in self.credits.items() if name == wallet)
-        return self.balances[wallet] + credits + self.set_aside.get(wallet, 0)
+        incoming = sum(tokens for (name, _), tokens in self.credits.items() if name == wallet)
+        return self.balances[wallet] + incoming + self.set_aside.get(wallet, 0)
 
     # The books
 
@@ -164,34 +164,35 @@ class Economy:
 
     # What operations do
 
-    def _mint(self, by: str, jti: str, now: int, *, tokens: int) -> dict[str, Any]:
+    def _mint(self, by: str, jti: str, now: int, arg: Any) -> dict[str, Any]:
+        tokens = arg["tokens"]
         self.supply += tokens
         self.balances[by] += tokens
         return {"balance": self.balances[by]}
 
-    def _register(self, by: str, jti: str, now: int, *, name: str, **_: Any) -> dict[str, Any] | None:
-        self.wallets.add(name)
+    def _register(self, by: str, jti: str, now: int, arg: Any) -> dict[str, Any] | None:
+        self.wallets.add(arg["name"])
         return None
 
-    def _grant(self, by: str, jti: str, now: int, *, to: str, tokens: int) -> dict[str, Any]:
-        balance = self._spend(by, tokens)
-        return {"balance": balance, "credit": self._credit(by, jti, to, tokens)}
+    def _grant(self, by: str, jti: str, now: int, arg: Any) -> dict[str, Any]:
+        balance = self._spend(by, arg["tokens"])
+        return {"balance": balance, "credit": self._credit(by, jti, arg["to"], arg["tokens"])}
 
-    def _sweep(self, by: str, jti: str, now: int, *, credits: list[str]) -> dict[str, Any]:
-        found = [self.credits.pop((by, row)) for row in credits if (by, row) in self.credits]
+    def _sweep(self, by: str, jti: str, now: int, arg: Any) -> dict[str, Any]:
+        rows = arg["credits"]
+        found = [self.credits.pop((by, row)) for row in rows if (by, row) in self.credits]
         self.balances[by] += sum(found)
-        detail = {"swept": len(found), "tokens": sum(found), "missing": len(credits) - len(found)}
+        detail = {"swept": len(found), "tokens": sum(found), "missing": len(rows) - len(found)}
         return {**detail, "balance": self.balances[by]} if found else detail
 
     def _terms(self, by: str, payee: str, tokens: int, exp: int, now: int, ttl_s: int) -> None:
         if not now < exp <= now + ttl_s:
             raise Refused("bad_expiry", now=now, ttl_s_max=ttl_s)
-        assert payee in self.wallets and payee != by, "nobody in the simulation asks for that"
+        assert payee in self.wallets - {by}, "nobody in the simulation asks for that"
 
-    def _hold(
-        self, by: str, jti: str, now: int, *, id: str, payee: str, tokens: int, exp: int
-    ) -> dict[str, Any]:
-        known = self.holds.get((by, id))
+    def _hold(self, by: str, jti: str, now: int, arg: Any) -> dict[str, Any]:
+        name, payee, tokens, exp = arg["id"], arg["payee"], arg["tokens"], arg["exp"]
+        known = self.holds.get((by, name))
         if known is not None:
             if (known.payee, known.tokens, known.exp) != (payee, tokens, exp):
                 raise Refused("id_reused")
@@ -200,13 +201,12 @@ class Economy:
             return {"existing": True}
         self._terms(by, payee, tokens, exp, now, self.policy["hold_ttl_s_max"])
         balance = self._spend(by, tokens)
-        self.holds[by, id] = Hold(by, payee, tokens, now, exp, self.policy["grace_s"])
+        self.holds[by, name] = Hold(by, payee, tokens, now, exp, self.policy["grace_s"])
         return {"balance": balance}
 
-    def _open(
-        self, by: str, jti: str, now: int, *, id: str, payee: str, tokens: int, exp: int
-    ) -> dict[str, Any]:
-        known = self.allowances.get(id)
+    def _open(self, by: str, jti: str, now: int, arg: Any) -> dict[str, Any]:
+        name, payee, tokens, exp = arg["id"], arg["payee"], arg["tokens"], arg["exp"]
+        known = self.allowances.get(name)
         if known is not None:
             if (known.payer, known.payee, known.tokens) != (by, payee, tokens):
                 raise Refused("id_reused")
@@ -215,11 +215,12 @@ class Economy:
             return {"existing": True}
         self._terms(by, payee, tokens, exp, now, self.policy["allowance_ttl_s_max"])
         balance = self._spend(by, tokens)
-        self.allowances[id] = Allowance(by, payee, tokens, now, exp, self.policy["grace_s"])
+        self.allowances[name] = Allowance(by, payee, tokens, now, exp, self.policy["grace_s"])
         return {"balance": balance}
 
-    def _refill(self, by: str, jti: str, now: int, *, id: str, tokens: int) -> dict[str, Any]:
-        allowance = self.allowances.get(id)
+    def _refill(self, by: str, jti: str, now: int, arg: Any) -> dict[str, Any]:
+        tokens = arg["tokens"]
+        allowance = self.allowances.get(arg["id"])
         if allowance is None:
             raise Refused("unknown_allowance")
         if allowance.payer != by:
@@ -230,11 +231,11 @@ class Economy:
         allowance.tokens += tokens
         return {"balance": balance, "tokens": allowance.tokens}
 
-    def _void(self, by: str, jti: str, now: int, *, holds: list[list[str]]) -> dict[str, Any]:
+    def _void(self, by: str, jti: str, now: int, arg: Any) -> dict[str, Any]:
         refused: dict[str, str] = {}
         back: defaultdict[str, int] = defaultdict(int)
         voided = 0
-        for payer, hold_id in holds:
+        for payer, hold_id in arg["holds"]:
             hold = self.holds.get((payer, hold_id))
             if hold is None:
                 refused[f"{payer}/{hold_id}"] = "unknown_hold"
@@ -250,19 +251,11 @@ class Economy:
             self._credit(by, jti, payer, tokens)
         return {"voided": voided, "tokens": sum(back.values()), "refused": refused}
 
-    def _expire(
-        self,
-        by: str,
-        jti: str,
-        now: int,
-        *,
-        holds: list[list[str]] | None = None,
-        allowances: list[str] | None = None,
-    ) -> dict[str, Any]:
+    def _expire(self, by: str, jti: str, now: int, arg: Any) -> dict[str, Any]:
         refused: dict[str, str] = {}
         back: defaultdict[str, int] = defaultdict(int)
         ended = {"holds": 0, "allowances": 0}
-        for payer, hold_id in holds or []:
+        for payer, hold_id in arg.get("holds", []):
             hold = self.holds.get((payer, hold_id))
             if hold is None:
                 refused[f"{payer}/{hold_id}"] = "unknown_hold"
@@ -274,7 +267,7 @@ class Economy:
                 hold.state = "expired"
                 back[payer] += hold.tokens
                 ended["holds"] += 1
-        for allowance_id in allowances or []:
+        for allowance_id in arg.get("allowances", []):
             allowance = self.allowances.get(allowance_id)
             if allowance is None:
                 refused[allowance_id] = "unknown_allowance"
@@ -290,19 +283,11 @@ class Economy:
             self._credit(by, jti, payer, tokens)
         return {**ended, "tokens": sum(back.values()), "refused": refused}
 
-    def _settle(
-        self,
-        by: str,
-        jti: str,
-        now: int,
-        *,
-        items: list[list[Any]],
-        skipped: list[list[Any]] | None = None,
-    ) -> dict[str, Any]:
+    def _settle(self, by: str, jti: str, now: int, arg: Any) -> dict[str, Any]:
         refused: dict[str, str] = {}
         rests: defaultdict[str, int] = defaultdict(int)
         settled = tokens = 0
-        for text, charged in items:
+        for text, charged in arg["items"]:
             signed = self.read(text)
             contract = signed.body
             name = f"{contract['iss']}/{contract['jti']}"
@@ -318,8 +303,8 @@ class Economy:
             assert key not in self.settled, f"the ledger has settled contract {name} twice"
             self.settled[key] = charged
         detail: dict[str, Any] = {"settled": settled, "tokens": tokens, "refused": refused}
-        if skipped:
-            detail["skipped"] = sum(self._skip(by, now, *skip) for skip in skipped)
+        if arg.get("skipped"):
+            detail["skipped"] = sum(self._skip(by, now, *skip) for skip in arg["skipped"])
         for payer, rest in rests.items():
             self._credit(by, jti, payer, rest)
         self._credit(by, jti, by, tokens)

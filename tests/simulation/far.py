@@ -11,7 +11,6 @@ from random import Random
 from typing import Any
 
 from simulation.world import Process
-
 from tokenmesh.errors import TokenmeshError
 from tokenmesh.journal.base import Journal
 from tokenmesh.journal.sqlite import SqliteJournal

@@ -22,8 +22,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from simulation.world import START
 
+from simulation.world import START
 from tokenmesh.journal.sqlite import SqliteJournal
 from tokenmesh.keyfiles import Identity
 from tokenmesh.ledger.embedded import EmbeddedLedger

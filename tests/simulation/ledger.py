@@ -10,21 +10,19 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from random import Random
-from typing import Any, TypeVar
+from typing import Any
 
 from simulation.disk import Disk
 from simulation.home import Signer
 from simulation.world import Process
-
 from tokenmesh.errors import LedgerOutcomeUnknown
 from tokenmesh.ledger.base import Result
 from tokenmesh.ledger.batching import Worker
 from tokenmesh.ledger.embedded import EmbeddedLedger
-from tokenmesh.ledger.queries import Questions
 from tokenmesh_chaincode.documents import Disclosures
 
-T = TypeVar("T")
-
+SILENT_S = 0.5
+"""After so long it is certain that no answer comes."""
 SLOW_S = 4.0
 """How long each piece of work takes, at most, while the ledger is slow."""
 
@@ -99,45 +97,39 @@ class SimulatedLedger(EmbeddedLedger):
         fate, delay_s = weather.answers.get((process.name, number), ("", 0.0))
         answer: Future[list[Result]] = Future()
 
-        def pass_on(done: Future[list[Result]]) -> None:
-            error = done.exception()
-            if error is None:
+        def hear(done: Future[list[Result]]) -> None:
+            if done.exception() is None:
                 for text, result in zip(operations, done.result(), strict=True):
                     weather.heard(process, text, result)
-            if answer.done():
-                return
-            if error is not None:
-                answer.set_exception(error)
-            else:
-                answer.set_result(done.result())
 
         def submit(then: Callable[[Future[list[Result]]], None]) -> None:
-            super(SimulatedLedger, self).submit(operations, disclosures=disclosures).add_done_callback(then)
-
-        def give_up() -> None:
-            if not answer.done():
-                answer.set_exception(LedgerOutcomeUnknown("the answer was lost: submit the same again"))
-
-        def lose(done: Future[list[Result]]) -> None:
-            give_up()
-            pass_on(done)
+            done = super(SimulatedLedger, self).submit(operations, disclosures=disclosures)
+            done.add_done_callback(hear)
+            done.add_done_callback(then)
 
         if not fate:
-            submit(pass_on)
+            submit(lambda done: _answer(answer, done))
             return answer
         weather.troubled()
         process.say(f"its submission {number} to the ledger: {fate} ({delay_s:g} s)")
         if fate == "late":
-            submit(lambda done: process.after(delay_s, lambda: pass_on(done)))
+            submit(lambda done: process.after(delay_s, lambda: _answer(answer, done)))
         elif fate == "lost":
-            submit(lose)
+            submit(lambda _: answer.set_exception(_no_answer()))
         else:
-            process.after(0.5, give_up)
+            process.after(SILENT_S, lambda: answer.set_exception(_no_answer()))
             if fate == "much later":
-                process.after(delay_s, lambda: submit(pass_on))
+                process.after(SILENT_S + delay_s, lambda: submit(lambda _: None))
         return answer
 
 
-def ask_now(ledger: EmbeddedLedger, question: Callable[[Questions], T]) -> T:
-    """What the ledger answers, outside of time: for the auditor."""
-    return ledger._ask_now(question)
+def _answer(answer: Future[list[Result]], done: Future[list[Result]]) -> None:
+    error = done.exception()
+    if error is not None:
+        answer.set_exception(error)
+    else:
+        answer.set_result(done.result())
+
+
+def _no_answer() -> LedgerOutcomeUnknown:
+    return LedgerOutcomeUnknown("the answer was lost: submit the same again")

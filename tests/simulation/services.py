@@ -18,7 +18,6 @@ from simulation.ledger import SimulatedLedger
 from simulation.plan import OPERATIONS, Job
 from simulation.wire import Incoming, Reply
 from simulation.world import Killed, Process, Resume, Task
-
 from tokenmesh.config import Settings
 from tokenmesh.consumer import CallOptions, Consumer, OutRequest
 from tokenmesh.consumer.messages import Ask, Send

@@ -21,7 +21,6 @@ from simulation.plan import BUSY_S, SERVICES, Fault, Job, Plan
 from simulation.services import Payer, Service, Worker
 from simulation.wire import Wire
 from simulation.world import START, Killed, Line, World
-
 from tokenmesh.ledger.verify import verify_ledger
 
 CALM_S = BUSY_S + 8

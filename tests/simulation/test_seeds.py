@@ -42,7 +42,8 @@ def test_a_seed_replays_exactly(seed: int) -> None:
     have other hashes: nothing depends on an order that Python does not promise."""
     here = run(plan(seed))
     assert run(plan(seed)).digest == here.digest
-    program = f"from simulation.simulation import run; from simulation.plan import plan; print(run(plan({seed})).digest)"
+    imports = "from simulation.plan import plan; from simulation.simulation import run"
+    program = f"{imports}; print(run(plan({seed})).digest)"
     there = subprocess.run(
         [sys.executable, "-c", program],
         check=True,

@@ -1,4 +1,4 @@
-"""The network: requests and responses that take their time, get lost, arrive twice, or overtake each other."""
+"""The network: requests and responses that take their time, get lost, come twice, or overtake each other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 from simulation.crooks import CROOKED, Incoming
 from simulation.plan import Fault
 from simulation.world import Process, Resume, World
-
 from tokenmesh.consumer.messages import InResponse, TransportFailed
 from tokenmesh.provider import Answer
 

@@ -1,7 +1,7 @@
-"""Virtual time and everything in it that waits: events in order, processes that can die, tasks that are driven.
+"""Virtual time and all that waits in it: events in order, processes that can die, tasks that are driven.
 
-Nothing here knows what is simulated. A *step* is one event: a message that arrives, an answer, a pause that is
-over. What the product's code waits for (:mod:`tokenmesh.steps`) is carried out by events, so which of two
+Nothing here knows what is simulated. A *step* is one event: a message that arrives, an answer, a pause that
+is over. What the product's code waits for (:mod:`tokenmesh.steps`) is carried out by events, so which of two
 things happens first is decided by the seed and by nothing else.
 """
 
