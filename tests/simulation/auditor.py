@@ -16,7 +16,7 @@ from simulation.books import Books, Violation
 from simulation.journals import End, Journal
 from simulation.plan import Job
 from simulation.wire import TIMEOUT_S, Incoming
-from tokenmesh.errors import NotSpent, OutcomeUnknown, ResponseNotKept
+from tokenmesh.errors import NotSpent, OutcomeUnknown, ResponseNotKept, Unreachable
 from tokenmesh.ledger.base import Result
 
 if TYPE_CHECKING:
@@ -268,7 +268,9 @@ class Auditor:
     def _failed(self, call: Made, name: str, error: BaseException, fulfilled: list[End]) -> None:
         """A call has ended with an error that says what it cost."""
         if isinstance(error, NotSpent):
-            if any(end.charged for end in fulfilled):
+            # With a key, what an earlier call was charged was charged for this one too.
+            before = call.job.keyed and isinstance(error, Unreachable) and call.job.id in self.fulfilled_jobs
+            if before or any(end.charged for end in fulfilled):
                 raise Violation(f"{name} cost nothing, it was said, and was charged: {error}") from error
             self._never(call)
         elif isinstance(error, ResponseNotKept):
