@@ -639,7 +639,7 @@ def test_what_a_key_stands_for_is_not_unspent_because_nobody_is_there_now(
     shop: Wire, market: Market, clock: Clock
 ) -> None:
     """The work was done and its answer lost; then the payee is away. Neither the same consumer nor one
-    started anew, which has not even its offers, says that nothing was spent: the key may have been charged."""
+    started anew, which has not even its offers, says that nothing was spent: it may have been."""
     shop.payee.script.extend([lost] + [no_connection] * 2 * ATTEMPTS_MAX)
     with pytest.raises(OutcomeUnknown):
         shop.call(key="order-17")
