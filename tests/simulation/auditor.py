@@ -286,7 +286,7 @@ class Auditor:
 
     def _check_prediction(self, call: Made, response: Any, error: BaseException | None) -> None:
         job = call.job
-        if not self._calm_since(call.begun) or job.payer != "shop" or job.work_s > 2 or job.keyed:
+        if not self._calm_since(call.begun) or job.payer == "desk" or job.work_s > 2 or job.keyed:
             return
         most = job.max_tokens
         if most is not None and most < job.operation.tokens:

@@ -17,6 +17,8 @@ CROOKS = ("settle again", "settle dear", "settle another's", "void again", "expi
 """What crooked wallets ask of the ledger: see :mod:`simulation.crooks`."""
 TOO_LONG_S = 70.0
 """A handler that takes so long cannot be settled in time any more."""
+CALLERS = ("shop", "desk", "shop-2")
+"""The processes that call. Two of them share a wallet, its balance and its allowances."""
 SERVICES = (*PAYERS, *PAYEES)
 BUSY_S = 12.0
 """Calls begin, and trouble is made, within so many seconds."""
@@ -44,8 +46,9 @@ OPERATIONS = {
 class Job(NamedTuple):
     """Something that a payer's code wants done, and what the payee's handler makes of it.
 
-    ``keyed``: the caller gives an idempotency key, and goes on after its own end. ``fails``: the handler
-    raises, or answers with that status. ``long``: the response is too long to be kept.
+    ``payer`` is a process; what stands before a dash is its wallet. ``keyed``: the caller gives an
+    idempotency key, and goes on after its own end. ``fails``: the handler raises, or answers with that
+    status. ``long``: the response is too long to be kept.
     """
 
     id: str
@@ -122,7 +125,7 @@ class Plan:
     @property
     def processes(self) -> list[str]:
         """The names of all processes."""
-        return [*PAYERS, *(f"{payee}-{n}" for payee in PAYEES for n in range(1, self.workers + 1))]
+        return [*CALLERS, *(f"{payee}-{n}" for payee in PAYEES for n in range(1, self.workers + 1))]
 
 
 def plan(seed: int) -> Plan:
@@ -136,7 +139,8 @@ def plan(seed: int) -> Plan:
         "synced": chance.random() < 0.7,
         "careful": chance.random() < 0.5,
     }
-    jobs = tuple(_job(number, chance) for number in range(chance.randint(3, 9)))
+    callers = chance.choice((("shop", "shop", "desk"), CALLERS))
+    jobs = tuple(_job(number, chance, callers) for number in range(chance.randint(3, 9)))
     drawn = Plan(seed, jobs, (), **flags)
     troubles = 0 if chance.random() < 0.1 else chance.randint(1, 8)
     faults = tuple(_fault(drawn, chance) for _ in range(troubles))
@@ -148,7 +152,7 @@ def _skew(chance: Random) -> float:
     return round(chance.uniform(-2, 2), 1)
 
 
-def _job(number: int, chance: Random) -> Job:
+def _job(number: int, chance: Random, callers: tuple[str, ...]) -> Job:
     op = chance.choice(("quote", "quote", "render", "deliver", "reserve"))
     operation = OPERATIONS[op]
     work_s = round(chance.choice((0.0, 0.05, 0.5, 2.0, 5.0)) * chance.uniform(0.5, 1), 2)
@@ -158,7 +162,7 @@ def _job(number: int, chance: Random) -> Job:
     return Job(
         id=f"j{number}",
         at=round(chance.uniform(0, BUSY_S), 2),
-        payer=chance.choice(("shop", "shop", "desk")),
+        payer=chance.choice(callers),
         payee=chance.choice(("quotes", "quotes", "maps")),
         op=op,
         charge=charge,
@@ -194,7 +198,7 @@ def _fault(drawn: Plan, chance: Random) -> Fault:
     kind = chance.choices([kind for kind, _ in kinds], [weight for _, weight in kinds])[0]
     messages = 5 * len(drawn.jobs)
     process = chance.choice(drawn.processes)
-    worker = chance.choice(drawn.processes[len(PAYERS) :])
+    worker = chance.choice(drawn.processes[len(CALLERS) :])
     down_s = round(chance.uniform(0.1, 6), 1)
     moment = round(chance.uniform(0, BUSY_S + 5), 2)
     fates: dict[str, Fault] = {

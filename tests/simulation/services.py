@@ -115,7 +115,7 @@ class Payer(Service):
     """A service that calls: its code wants jobs done, and remembers durably which are."""
 
     def __init__(self, simulation: Simulation, name: str) -> None:
-        super().__init__(simulation, name, name)
+        super().__init__(simulation, name, name.partition("-")[0])
         self.jobs = [job for job in simulation.plan.jobs if job.payer == name]
         self.begun: dict[str, int] = {}
         self.finished: set[str] = set()

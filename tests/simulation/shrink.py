@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from simulation.home import PAYEES
 from simulation.plan import Plan
 from simulation.simulation import Result, run
 
@@ -40,7 +41,7 @@ def _simpler(plan: Plan) -> Iterator[Callable[[Plan], Plan]]:
 
 def _needs_one(plan: Plan) -> bool:
     """Whether nothing happens to a second worker."""
-    return not any("-2" in fault.who for fault in plan.faults)
+    return not any(fault.who.startswith(tuple(f"{payee}-2" for payee in PAYEES)) for fault in plan.faults)
 
 
 def story(plan: Plan, result: Result) -> str:

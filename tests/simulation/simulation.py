@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 from simulation import crooks
 from simulation.auditor import Auditor, Violation
 from simulation.disk import CommitFault, Disk
-from simulation.home import DIRECTORY, PAYEES, PAYERS, home
+from simulation.home import DIRECTORY, PAYEES, home
 from simulation.ledger import Weather
-from simulation.plan import BUSY_S, SERVICES, Fault, Job, Plan
+from simulation.plan import BUSY_S, CALLERS, SERVICES, Fault, Job, Plan
 from simulation.services import Payer, Service, Worker
 from simulation.wire import Wire
 from simulation.world import START, Killed, Line, World
@@ -109,7 +109,7 @@ class Simulation:
         self._stop_workers()
         world.run(world.now + OVER_S)
         self._ask_late()
-        for payer in PAYERS:
+        for payer in CALLERS:
             process = self.processes[payer]
             assert isinstance(process, Payer), payer
             if not process.idle:
@@ -264,7 +264,7 @@ class Simulation:
             self.auditor.look(changed)
 
     def _process(self, name: str) -> Service:
-        return Payer(self, name) if name in PAYERS else Worker(self, name)
+        return Payer(self, name) if name in CALLERS else Worker(self, name)
 
 
 def run(plan: Plan) -> Result:
