@@ -17,7 +17,7 @@ from simulation.journals import End, Journal
 from simulation.plan import Job
 from simulation.wire import TIMEOUT_S, Incoming
 from tokenmesh.errors import NotSpent, OutcomeUnknown, ResponseNotKept, Unreachable
-from tokenmesh.ledger.base import Result
+from tokenmesh.ledger.base import Balance, Result
 
 if TYPE_CHECKING:
     from simulation.services import Payer, Service, Worker
@@ -340,6 +340,17 @@ class Auditor:
 
     def _was_given_up(self, known: Known) -> bool:
         return any(_given_up(run) for run in known.runs) or known.job.work_s > CALM_S
+
+    def balance(self, wallet: str, said: Balance) -> None:
+        """What the ledger says that a wallet has."""
+        economy = self.books.economy
+        held = sum(
+            hold.tokens for hold in economy.holds.values() if hold.payer == wallet and hold.state == "open"
+        )
+        parts = (said.spendable, said.held, said.held + said.allowed, sum(said))
+        mine = (economy.balances[wallet], held, economy.set_aside.get(wallet, 0), economy.total(wallet))
+        if parts != mine:
+            raise Violation(f"the ledger says that {wallet} has {said}, and it has {mine}")
 
     # At the end
 

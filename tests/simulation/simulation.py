@@ -105,6 +105,7 @@ class Simulation:
         self._make_calm()
         world.run(START + DONE_S, done=self._is_done)
         world.run(world.now + SETTLED_S)
+        self._compare_balances()
         self._ask_again()
         self._stop_workers()
         world.run(world.now + OVER_S)
@@ -117,6 +118,7 @@ class Simulation:
             process.task(process.treasury.upkeep(), _nothing)
         world.run(world.now + 5)
         self.auditor.conclude()
+        self._compare_balances()
         report = verify_ledger(self.ledger_path)
         if not report.ok:
             raise Violation(f"the ledger's own verification finds: {report.findings}")
@@ -217,6 +219,12 @@ class Simulation:
                 process.start()
 
         self.world.at(self.world.now + after_s, start)
+
+    def _compare_balances(self) -> None:
+        """What the ledger says that wallets have, and hold, is what the auditor's books have."""
+        asked = next(process for process in self.processes.values() if process.alive).ledger
+        for name in SERVICES:
+            self.auditor.balance(name, asked._ask_now(lambda ask, name=name: ask.balance(name)))
 
     def _ask_again(self) -> None:
         """Every response must still be had, by the contract that paid for it."""
