@@ -71,6 +71,8 @@ class Books:
             expected = self.economy.apply(document, now)
         except AssertionError as error:
             raise Violation(str(error)) from error
+        except Exception as error:
+            raise Violation(f"the auditor cannot follow the ledger: {error!r}") from error
         self.documents.append(document)
         body = self.economy.read(document).body
         if self._world.steps:

@@ -191,18 +191,34 @@ class Economy:
         assert payee in self.wallets - {by}, "nobody in the simulation asks for that"
 
     def _hold(self, by: str, jti: str, now: int, arg: Any) -> dict[str, Any]:
-        name, payee, tokens, exp = arg["id"], arg["payee"], arg["tokens"], arg["exp"]
+        balance = self._place(by, now, arg["id"], arg["payee"], arg["tokens"], arg["exp"])
+        return {"existing": True} if balance is None else {"balance": balance}
+
+    def _holds(self, by: str, jti: str, now: int, arg: Any) -> dict[str, Any]:
+        refused: dict[str, str] = {}
+        new = []
+        for name, payee, tokens, exp in arg["holds"]:
+            try:
+                balance = self._place(by, now, name, payee, tokens, exp)
+            except Refused as error:
+                refused[name] = error.code
+            else:
+                new.append(0 if balance is None else tokens)
+        return {"placed": len(new), "tokens": sum(new), "refused": refused}
+
+    def _place(self, by: str, now: int, name: str, payee: str, tokens: int, exp: int) -> int | None:
+        """Place a hold; what is left then, or None if it is there."""
         known = self.holds.get((by, name))
         if known is not None:
             if (known.payee, known.tokens, known.exp) != (payee, tokens, exp):
                 raise Refused("id_reused")
             if known.state != "open":
                 raise Refused("hold_ended", state=known.state)
-            return {"existing": True}
+            return None
         self._terms(by, payee, tokens, exp, now, self.policy["hold_ttl_s_max"])
         balance = self._spend(by, tokens)
         self.holds[by, name] = Hold(by, payee, tokens, now, exp, self.policy["grace_s"])
-        return {"balance": balance}
+        return balance
 
     def _open(self, by: str, jti: str, now: int, arg: Any) -> dict[str, Any]:
         name, payee, tokens, exp = arg["id"], arg["payee"], arg["tokens"], arg["exp"]
