@@ -53,4 +53,7 @@ def story(plan: Plan, result: Result) -> str:
     lines += [f"  {job}" for job in sorted(plan.jobs, key=lambda job: job.at)]
     lines += ["", "What went wrong:", *(f"  {fault}" for fault in plan.faults)] if plan.faults else []
     lines += ["", "What happened:", *(f"  {line}" for line in result.log)]
-    return "\n".join([*lines, "", f"Which must not be: {result.violation}", ""])
+    end = (
+        "Which is as it should be." if result.violation is None else f"Which must not be: {result.violation}"
+    )
+    return "\n".join([*lines, "", end, ""])
