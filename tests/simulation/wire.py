@@ -60,12 +60,13 @@ class Wire:
 
         def arrive() -> None:
             if not self.bring(service, incoming, reply):
-                failed("refused", sent=False)
+                # Who doubles a request sits in between, and cannot say that nothing of it will arrive.
+                failed("reset" if copied else "refused", sent=copied)
 
         contract = "with its contract" if incoming.contract else "without a contract"
         process.say(f"sends request {incoming.number}: {incoming.method} {incoming.target} {contract}")
         process.after(TIMEOUT_S, lambda: failed("timed out", sent=True))
-        self._carry(f"request {incoming.number}", arrive)
+        copied = self._carry(f"request {incoming.number}", arrive)
         if incoming.contract is not None:
             self._imitate(service, incoming)
 
@@ -87,7 +88,8 @@ class Wire:
         self._world.say("crook", f"saw request {incoming.number}, and makes another: {fault.kind}")
         self._world.at(self._world.now + fault.arg, lambda: void(self.bring(to, crooked, void)))
 
-    def _carry(self, what: str, arrive: Callable[[], None]) -> None:
+    def _carry(self, what: str, arrive: Callable[[], None]) -> bool:
+        """Have a message arrive, unless it is lost; whether it arrives twice."""
         self._messages += 1
         fault = self._faults.get(self._messages)
         delay_s = self._latency()
@@ -95,12 +97,13 @@ class Wire:
             self._world.say("wire", f"message {self._messages} ({what}): {fault.kind}")
             self.troubled()
             if fault.kind == "lose":
-                return
+                return False
             if fault.kind == "late":
                 delay_s += fault.arg
             else:
                 self._world.at(self._world.now + delay_s + fault.arg, arrive)
         self._world.at(self._world.now + delay_s, arrive)
+        return fault is not None and fault.kind == "double"
 
     def _latency(self) -> float:
         return self._chance.uniform(0.001, LATENCY_S_MAX)
