@@ -8,7 +8,7 @@ SOURCES := tokenmesh chaincode tests benchmarks examples docs
 SOFTHSM := command -v softhsm2-util >/dev/null || { [ "$$(id -u)" = 0 ] && echo "installing Debian's softhsm2" && \
 	apt-get update -qq && apt-get install -qq -y softhsm2 >/dev/null; }
 
-.PHONY: help demo test check format bench chaos fuzz clean jaeger
+.PHONY: help demo test check format bench simulate chaos fuzz clean jaeger
 
 help: ## Show the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -53,6 +53,10 @@ chaos: $(VENV)/.dev ## Kill and stop everything at random for SECONDS on LEDGER 
 
 fuzz: $(VENV)/.dev ## Send INPUTS (a million) spoilt inputs to everything that strangers can reach; SEED=N, ARGS="--only flask"
 	@$(BIN)/python tests/fuzz/run.py --inputs $(or $(INPUTS),1000000) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+SEEDS ?= 1:1000
+simulate: $(VENV)/.dev ## Break everything between two services, from seeds, and audit it: SEEDS=1:1000
+	@cd tests && ../$(BIN)/python -m simulation $(SEEDS) $(ARGS)
 
 clean: ## Remove the environment and everything made here
 	rm -rf $(VENV) build dist *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -635,6 +635,27 @@ def test_a_key_gets_the_next_id_after_a_void_and_finds_it_again(
     assert [contract.jti for contract in again.sent if contract] == ids
 
 
+def test_what_a_key_stands_for_is_not_unspent_because_nobody_is_there_now(
+    shop: Wire, market: Market, clock: Clock
+) -> None:
+    """The work was done and its answer lost; then the payee is away. Neither the same consumer nor one
+    started anew, which has not even its offers, says that nothing was spent: it may have been."""
+    shop.payee.script.extend([lost] + [no_connection] * 2 * ATTEMPTS_MAX)
+    with pytest.raises(OutcomeUnknown):
+        shop.call(key="order-17")
+    with pytest.raises(OutcomeUnknown) as unknown:
+        shop.call(key="order-17")
+    assert shop.payee.ran[unknown.value.contract_id or ""] == 1
+    again = Wire(market.payer(), shop.payee, clock)
+    shop.payee.asks.extend([no_connection] * ATTEMPTS_MAX)
+    with pytest.raises(OutcomeUnknown) as unknown:
+        again.call(key="order-17")
+    assert shop.payee.ran[unknown.value.contract_id or ""] == 1
+    shop.payee.script.clear()
+    assert again.call(key="order-17").status == 200
+    assert list(shop.payee.ran.values()) == [1]
+
+
 def test_generations_are_bounded(shop: Wire) -> None:
     """A handler that fails for ever is not run for ever, whatever the policy says."""
     shop.payee.script.extend([voided(503)] * 100)

@@ -31,12 +31,18 @@ def payee(tmp_path: Path) -> Iterator[Payee]:
     payee.close()
 
 
-def take(provider: Provider, text: str, terms: Terms = TERMS) -> Call:
-    """Check, admit and claim a contract for ``GET /quote``."""
+def looked_at(provider: Provider, text: str, terms: Terms = TERMS) -> Call:
+    """Check and admit a contract for ``GET /quote``."""
     request = Request("GET", "/quote", "GET /quote", "/quote", (text.encode(),), lambda: b"")
     call = run(provider.check(request, terms))
     assert call is not None
     run(provider.admit(call))
+    return call
+
+
+def take(provider: Provider, text: str, terms: Terms = TERMS) -> Call:
+    """Check, admit and claim a contract for ``GET /quote``."""
+    call = looked_at(provider, text, terms)
     run(provider.claim(call))
     return call
 
@@ -98,6 +104,34 @@ class TestCertificates:
         """It could not settle what it works for."""
         payee.domain.do("governance", "freeze", {"name": PAYEE})
         assert refused(payee.provider, payee.sign(contract(payee))) == "wallet_frozen"
+
+
+class TestExpiry:
+    """A contract that expires while its request is looked at."""
+
+    @pytest.mark.parametrize("via", ["allowance", "hold"])
+    def test_it_is_not_taken(self, payee: Payee, via: str) -> None:
+        """Its body comes slowly, or the ledger answers late: it was good when it was checked. Its payer may
+        count on it that nobody takes it after its expiry."""
+        claims = {"jti": payee.hold(5), "via": "hold"} if via == "hold" else {}
+        text = payee.sign(contract(payee, **claims))
+        call = looked_at(payee.provider, text)
+        payee.clock.forward(60)
+        assert not payee.provider.claim_at_once(call)
+        with pytest.raises(Answered) as caught:
+            run(payee.provider.claim(call))
+        assert caught.value.problem.code == "expired"  # type: ignore[attr-defined]
+        assert payee.state(text) is None
+
+    def test_one_that_was_taken_meanwhile_gets_its_answer(self, payee: Payee) -> None:
+        """A copy of it came through: the slow one hears what became of that."""
+        text = payee.sign(contract(payee))
+        slow = looked_at(payee.provider, text)
+        run(payee.provider.fulfil(take(payee.provider, text), RESPONSE))
+        payee.clock.forward(60)
+        with pytest.raises(Answered) as caught:
+            run(payee.provider.claim(slow))
+        assert caught.value.answer.body == b"quote"
 
 
 class TestFunds:

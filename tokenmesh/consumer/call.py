@@ -185,7 +185,7 @@ class Call:
             self.sending = False
             if failure.sent:
                 self.doubt, self.kept_until = True, None
-            error: CallError = self.unreachable(failure)
+            error = self.unreachable(failure)
             if self.doubt:
                 error = self.unknown(f"no response came ({failure})")
                 error.__cause__ = failure.__cause__
@@ -198,7 +198,7 @@ class Call:
         try:
             response: InResponse = yield Send(None)
         except TransportFailed as failure:
-            error = self.unreachable(failure)
+            error = self._unreached(failure)
             if failure.sent and (self.request.method not in IDEMPOTENT or self.request.body is None):
                 raise error from failure.__cause__
             raise Again(error) from failure
@@ -379,7 +379,19 @@ class Call:
             contract_id=self.jti,
         )
 
-    def unreachable(self, failure: TransportFailed) -> Unreachable:
+    def unreachable(self, failure: TransportFailed) -> CallError:
+        """The error for a request that certainly did not arrive.
+
+        With an idempotency key that says nothing of the contract: an earlier call may have had it taken.
+        """
+        if self.request.idempotency_key is None:
+            return self._unreached(failure)
+        self.jti = self.jti or self._new_id()
+        error = self.unknown(f"{failure}, and an earlier call with the same key may have been answered")
+        error.__cause__ = failure.__cause__
+        return error
+
+    def _unreached(self, failure: TransportFailed) -> Unreachable:
         error = Unreachable(
             f"{self.service} at {self.options.url} gave no answer: {failure}", service=self.service
         )

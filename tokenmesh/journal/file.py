@@ -20,6 +20,8 @@ T = TypeVar("T")
 Execute: TypeAlias = Callable[..., Any]
 """``sqlite3.Connection.execute``, within a transaction that somebody else ends."""
 Synchronous: TypeAlias = Literal["NORMAL", "FULL"]
+Connect: TypeAlias = Callable[..., sqlite3.Connection]
+"""``sqlite3.connect``, or a disk of one's own."""
 
 CACHE_KIB = 2_048
 AUTOCHECKPOINT_PAGES = 16_384
@@ -51,6 +53,7 @@ class JournalFile:
         random: random.Random,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        opener: Connect = sqlite3.connect,
     ) -> None:
         self.path = path
         self._busy_s_max = busy_s_max
@@ -58,6 +61,7 @@ class JournalFile:
         self._random = random
         self._monotonic = monotonic
         self._sleep = sleep
+        self._opener = opener
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._pid = os.getpid()
@@ -222,7 +226,7 @@ class JournalFile:
 
     def _connect(self) -> sqlite3.Connection:
         # One thread at a time, but not always the one that opened it: the lock sees to that.
-        connection = sqlite3.connect(
+        connection = self._opener(
             f"{self.path.absolute().as_uri()}?mode=rw",
             uri=True,
             timeout=0,

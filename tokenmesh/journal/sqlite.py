@@ -9,6 +9,7 @@ much room it knows of.
 from __future__ import annotations
 
 import secrets
+import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -33,7 +34,7 @@ from tokenmesh.journal.base import (
 )
 from tokenmesh.journal.claims import Undo, take
 from tokenmesh.journal.endings import end_owed, end_unowed, find
-from tokenmesh.journal.file import Execute, JournalFile, Synchronous, create_file
+from tokenmesh.journal.file import Connect, Execute, JournalFile, Synchronous, create_file
 from tokenmesh.journal.outbox import Outbox
 from tokenmesh.journal.owners import Owner
 from tokenmesh.journal.retention import Limits, Retention, Space
@@ -58,7 +59,7 @@ class SqliteJournal(Journal):
     contracts wait to be settled. ``busy_s_max`` bounds the wait for other threads and processes.
 
     ``synchronous="NORMAL"`` survives a killed process, ``"FULL"`` a power cut too, at one disk flush more for
-    every claim and every ending.
+    every claim and every ending. ``opener`` opens SQLite's files: a simulator has a disk of its own.
 
     Raises :class:`ConfigError` if the file is something else, :class:`JournalError` if it cannot be used.
     """
@@ -81,6 +82,7 @@ class SqliteJournal(Journal):
         synchronous: Synchronous = "NORMAL",
         clock: Callable[[], float] = time.time,
         random: Random | None = None,
+        opener: Connect = sqlite3.connect,
     ) -> None:
         self._path = Path(path).absolute()
         self._on_crash = on_crash
@@ -95,7 +97,9 @@ class SqliteJournal(Journal):
         create_file(self._path)
 
         def connection() -> JournalFile:
-            return JournalFile(self._path, busy_s_max=busy_s_max, synchronous=synchronous, random=jitter)
+            return JournalFile(
+                self._path, busy_s_max=busy_s_max, synchronous=synchronous, random=jitter, opener=opener
+            )
 
         self._requests = connection()
         self._upkeep = connection()

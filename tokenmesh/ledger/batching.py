@@ -249,6 +249,7 @@ class Batcher(Generic[P]):
         batch_max: int = BATCH_MAX,
         batch_bytes_max: int = BATCH_BYTES_MAX,
         queue_max: int = QUEUE_MAX,
+        worker: type[Worker[Any]] = Worker,
     ) -> None:
         self._prepare = prepare
         self._write = write
@@ -257,8 +258,10 @@ class Batcher(Generic[P]):
         self._batch_bytes_max = batch_bytes_max
         self._room = Room(queue_max, QUEUE_BATCHES_MAX * batch_bytes_max)
         self._watch.queues(self._room)
+        self._short: Worker[Submission]
+        self._long: Worker[Submission]
         self._short, self._long = (
-            Worker[Submission](
+            worker(
                 f"tokenmesh-ledger-preparer-{length}",
                 self._do_prepare,
                 batch_max=min(batch_max, PREPARED_AT_ONCE_MAX),
@@ -266,7 +269,7 @@ class Batcher(Generic[P]):
             )
             for length in ("short", "long")
         )
-        self._writer: Worker[list[P]] = Worker(
+        self._writer: Worker[list[P]] = worker(
             "tokenmesh-ledger-writer",
             self._do_write,
             batch_max=batch_max,
@@ -350,10 +353,16 @@ def together(all_of_them: Iterable[Disclosures]) -> Disclosures:
 class Reader:
     """Answers questions one by one in a thread of its own, so that none waits behind a batch of writes."""
 
-    def __init__(self, *, watch: LedgerWatch | None = None, queue_max: int = QUESTIONS_MAX) -> None:
+    def __init__(
+        self,
+        *,
+        watch: LedgerWatch | None = None,
+        queue_max: int = QUESTIONS_MAX,
+        worker: type[Worker[Any]] = Worker,
+    ) -> None:
         self._watch = watch or LedgerWatch("embedded")
         self._room = Room(queue_max, queue_max)
-        self._worker: Worker[Callable[[], Any]] = Worker(
+        self._worker: Worker[Callable[[], Any]] = worker(
             "tokenmesh-ledger-reader", self._work, batch_max=1, batch_bytes_max=1
         )
 

@@ -34,11 +34,12 @@ from tokenmesh.ledger.base import (
     Transaction,
     WalletRecord,
 )
-from tokenmesh.ledger.batching import BATCH_BYTES_MAX, BATCH_MAX, QUEUE_MAX, Batcher, Reader
+from tokenmesh.ledger.batching import BATCH_BYTES_MAX, BATCH_MAX, QUEUE_MAX, Batcher, Reader, Worker
 from tokenmesh.ledger.chain import append, beginning, can_write
 from tokenmesh.ledger.queries import Questions
 from tokenmesh.ledger.state import StoredState
 from tokenmesh.ledger.store import (
+    Connect,
     LedgerFile,
     Synchronous,
     check_file,
@@ -67,6 +68,8 @@ class EmbeddedLedger(Ledger):
     ledger can only be read. ``batch_max`` operations of ``batch_bytes_max`` bytes go into one transaction,
     ``queue_max`` may wait, and ``busy_s_max`` seconds are waited for other processes. With
     ``synchronous="FULL"`` what is answered survives a power cut, with ``"NORMAL"`` a killed process only.
+    ``opener`` opens SQLite's files, and a ``worker`` does what waits, in a thread of its own: a simulator has
+    others.
 
     Raises ``ConfigError`` if there is no ledger at ``path``, ``LedgerUnavailable`` if it cannot be read.
     """
@@ -83,15 +86,17 @@ class EmbeddedLedger(Ledger):
         batch_max: int = BATCH_MAX,
         batch_bytes_max: int = BATCH_BYTES_MAX,
         queue_max: int = QUEUE_MAX,
+        opener: Connect = sqlite3.connect,
+        worker: type[Worker[Any]] = Worker,
     ) -> None:
         self.path = Path(path).absolute()
         if not self.path.exists():
             raise ConfigError(f"there is no ledger at {self.path}: 'tokenmesh init' makes one")
         self._file = LedgerFile(self.path)
-        self._connection = self._open(busy_s_max)
+        self._connection = self._open(busy_s_max, opener)
         self._questions = Questions(self._connection)
         watch = LedgerWatch("embedded")
-        self._reader = Reader(watch=watch)
+        self._reader = Reader(watch=watch, worker=worker)
         self.domain: str = self._ask_now(Questions.domain)
         self._batcher: Batcher[Prepared] | None = None
         if signer is not None:
@@ -107,6 +112,7 @@ class EmbeddedLedger(Ledger):
                 clock=clock,
                 synchronous=synchronous,
                 busy_s_max=busy_s_max,
+                opener=opener,
             )
             self._batcher = Batcher(
                 self._preparer.prepare,
@@ -115,6 +121,7 @@ class EmbeddedLedger(Ledger):
                 batch_max=batch_max,
                 batch_bytes_max=batch_bytes_max,
                 queue_max=queue_max,
+                worker=worker,
             )
 
     @classmethod
@@ -159,9 +166,9 @@ class EmbeddedLedger(Ledger):
                 leftover.unlink(missing_ok=True)
         return cls(path, signer, clock=clock, **options)
 
-    def _open(self, busy_s_max: float) -> sqlite3.Connection:
+    def _open(self, busy_s_max: float, opener: Connect) -> sqlite3.Connection:
         try:
-            connection = connect(self.path, busy_s_max=busy_s_max)
+            connection = connect(self.path, busy_s_max=busy_s_max, opener=opener)
             check_file(connection, self.path)
         except sqlite3.Error as error:
             raise unavailable(error, self.path) from error

@@ -27,6 +27,8 @@ from typing import Literal, TypeAlias
 from tokenmesh.errors import ConfigError, LedgerOutcomeUnknown, LedgerUnavailable
 
 Synchronous: TypeAlias = Literal["FULL", "NORMAL"]
+Connect: TypeAlias = Callable[..., sqlite3.Connection]
+"""``sqlite3.connect``, or a disk of one's own."""
 
 APPLICATION_ID = 0x746D6C31
 SCHEMA_VERSION = 2
@@ -107,7 +109,12 @@ class LedgerFile:
 
 
 def connect(
-    path: Path, *, busy_s_max: float, synchronous: Synchronous = "FULL", read_only: bool = False
+    path: Path,
+    *,
+    busy_s_max: float,
+    synchronous: Synchronous = "FULL",
+    read_only: bool = False,
+    opener: Connect = sqlite3.connect,
 ) -> sqlite3.Connection:
     """Open the ledger file at ``path``; it must exist. Raises ``sqlite3.Error``.
 
@@ -116,9 +123,7 @@ def connect(
     """
     uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}"
     # One connection serves one thread at a time, but not always the thread that opened it.
-    connection = sqlite3.connect(
-        uri, uri=True, timeout=busy_s_max, isolation_level=None, check_same_thread=False
-    )
+    connection = opener(uri, uri=True, timeout=busy_s_max, isolation_level=None, check_same_thread=False)
     try:
         connection.execute(f"PRAGMA synchronous={synchronous}")
         connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")

@@ -16,7 +16,7 @@ from tokenmesh.ledger.base import Result
 from tokenmesh.ledger.batching import together
 from tokenmesh.ledger.chain import Entry, append, can_write, certificate_to_write, entry_of
 from tokenmesh.ledger.state import StoredState
-from tokenmesh.ledger.store import LedgerFile, Synchronous, connect, failed_commit, unavailable
+from tokenmesh.ledger.store import Connect, LedgerFile, Synchronous, connect, failed_commit, unavailable
 from tokenmesh.ledger.turnstile import Turnstile
 from tokenmesh_chaincode.documents import Signer
 from tokenmesh_chaincode.prepared import Prepared, apply_prepared, keys_read
@@ -38,6 +38,7 @@ class Writer:
         clock: Callable[[], float],
         synchronous: Synchronous,
         busy_s_max: float,
+        opener: Connect = sqlite3.connect,
     ) -> None:
         self._file = file
         self._domain = domain
@@ -46,6 +47,7 @@ class Writer:
         self._clock = clock
         self._synchronous = synchronous
         self._busy_s_max = busy_s_max
+        self._opener = opener
         self._connection: sqlite3.Connection | None = None
         self._state: StoredState
 
@@ -80,7 +82,9 @@ class Writer:
         self._file.check()
         if self._connection is None:
             path = self._file.path
-            connection = connect(path, busy_s_max=self._busy_s_max, synchronous=self._synchronous)
+            connection = connect(
+                path, busy_s_max=self._busy_s_max, synchronous=self._synchronous, opener=self._opener
+            )
             self._connection = connection
             # From here on the turnstile does the waiting.
             connection.execute("PRAGMA busy_timeout=0")

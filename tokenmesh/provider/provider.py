@@ -152,9 +152,14 @@ class Provider:
 
     def claim(self, call: Call) -> Steps[None]:
         """Take the contract: of many requests with it, one gets through. Raises :class:`Answered`."""
-        contract = call.contract
+        contract, now = call.contract, self._clock()
+        if now >= contract.exp and call.fault is None:
+            # It was good when it was checked; its body, or the ledger, took long to come. Who has signed it
+            # counts on it that it cannot be taken any more.
+            fault = Fault("expired", f"It expired {now - contract.exp:.0f} s ago, while it was looked at.")
+            yield from self.recall(call, fault)
         try:
-            result = yield from wait(self.journal.claim(call.entry(), self._clock()))
+            result = yield from wait(self.journal.claim(call.entry(), now))
             if not isinstance(result, records.Claimed):
                 result = yield from self._claim_again(result, call)
         except LedgerError as error:
@@ -167,11 +172,11 @@ class Provider:
 
     def claim_at_once(self, call: Call) -> bool:
         """Try :meth:`claim` without waiting for anything; False: it is still to be done."""
-        journal = self.journal
-        if not journal.at_once:
+        journal, now = self.journal, self._clock()
+        if not journal.at_once or now >= call.contract.exp:
             return False
         try:
-            result = journal.claim(call.entry(), self._clock())
+            result = journal.claim(call.entry(), now)
         except JournalError as error:
             raise _unkept(error, call.contract.jti) from error
         if type(result) is not records.Claimed:
