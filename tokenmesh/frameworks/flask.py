@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from io import BytesIO
 from typing import Any, cast
 
@@ -206,7 +207,7 @@ class FlaskExchange(Exchange):
         super().__init__(*args)
 
     def header(self, name: str) -> str | None:
-        value: str | None = self.request.native.environ.get("HTTP_" + name.upper().replace("-", "_"))
+        value: str | None = self.request.native.environ.get(_variable(name))
         return value
 
     def leave(self, answered: Answered) -> BaseException:
@@ -382,6 +383,12 @@ def _handler(view: Any, method: str) -> Handler | None:
 def _is_priced(view: Any) -> bool:
     methods = {"GET", *(getattr(view, "methods", None) or ())}
     return any(_handler(view, method) is not None for method in methods)
+
+
+@lru_cache(maxsize=64)
+def _variable(header: str) -> str:
+    """Where WSGI has a request's header (PEP 3333)."""
+    return "HTTP_" + header.upper().replace("-", "_")
 
 
 def _no_body() -> bytes:

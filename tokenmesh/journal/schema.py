@@ -25,7 +25,7 @@ from __future__ import annotations
 APPLICATION_ID = 0x746D6A31
 SCHEMA_VERSION = 2
 PAGE_BYTES = 2_048
-"""A small page makes a small write: this writes 14 KB to the log for one paid call, 4,096 would write 24."""
+"""A small page makes a small write: this writes 14 KB to the log for one paid call, 4,096 would write 22."""
 CHUNK = 60
 """Numbers (``seq``) in one row of ``numbers``: what fits in SQLite's signed 64-bit integer, with room."""
 FLOOR = -1
