@@ -197,14 +197,11 @@ class _Left(HTTPException):
 
 
 class FlaskExchange(Exchange):
-    """An exchange in Flask's request context. ``left`` is the response that its handler was left with."""
+    """An exchange in Flask's request context. ``left`` is the response that its handler was left with: there
+    as soon as ``answer`` is."""
 
     __slots__ = ("left",)
     left: Any
-
-    def __init__(self, *args: Any) -> None:
-        self.left = None
-        super().__init__(*args)
 
     def header(self, name: str) -> str | None:
         value: str | None = self.request.native.environ.get(_variable(name))
@@ -247,7 +244,7 @@ class FlaskExchange(Exchange):
                 receipt = run(self.end(stored, lambda: response))
         except Answered as answered:
             self.leave(answered)
-            return _respond(_app(), answered.answer)
+            return self.left
         if receipt is not None:
             response.headers[RECEIPT_HEADER] = receipt
         return response
