@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,6 +75,9 @@ class Disk:
         """Close what a process that has died had open: what it did not commit never was."""
         for connection in self.connections:
             if connection.process is process:
+                # Closing alone would wait for cursors that a frame of the dead still holds.
+                with suppress(sqlite3.ProgrammingError):  # it had closed it itself
+                    connection.rollback()
                 connection.close()
         self.connections = [each for each in self.connections if each.process is not process]
 

@@ -107,8 +107,14 @@ class Service(Process):
         """Open the rest."""
 
     def died(self) -> None:
-        self.simulation.disk.let_go(self)
+        self.let_go()
         self.simulation.ended(self)
+
+    def let_go(self) -> None:
+        """Close its files and drop its locks, as the operating system does."""
+        self.simulation.disk.let_go(self)
+        if hasattr(self, "ledger"):
+            self.ledger._turnstile.close()
 
 
 class Payer(Service):

@@ -129,9 +129,8 @@ class Simulation:
         for process in self.processes.values():
             process.alive = False
             process.life += 1
-        for connection in self.disk.connections:
-            connection.close()
         for process in self.processes.values():
+            process.let_go()
             for task in process._graveyard:
                 with contextlib.suppress(BaseException):
                     task.steps.close()
