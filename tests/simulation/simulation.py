@@ -279,7 +279,9 @@ def run(plan: Plan) -> Result:
     folder = Path(tempfile.mkdtemp(prefix="tokenmesh-simulation-", dir=DIRECTORY))
     simulation = Simulation(plan, folder)
     violation = None
-    logging.getLogger("tokenmesh").setLevel(logging.CRITICAL)
+    ours = logging.getLogger("tokenmesh")
+    level = ours.level
+    ours.setLevel(logging.CRITICAL)
     try:
         simulation.run()
     except Violation as error:
@@ -288,6 +290,7 @@ def run(plan: Plan) -> Result:
         place = traceback.extract_tb(error.__traceback__)[-1]
         violation = f"{error!r} came out at {place.name}, {Path(place.filename).name}:{place.lineno}"
     finally:
+        ours.setLevel(level)
         simulation.close()
         shutil.rmtree(folder)
     return Result(violation, simulation.world.log, simulation.world.steps)

@@ -28,7 +28,7 @@ CODES: Mapping[str, str] = {
 
 BLOCK_CODES: Mapping[str, str] = {
     "chain": "a block does not follow from the one before it",
-    "data": "a block's transactions are not those that its header names",
+    "data": "a block's transactions are not those that its header names, or are not cut where they end",
     "orderer": "a block was not signed by those who order the channel",
     "configuration": "a channel's new configuration was not agreed on by those who have to",
     "flag": "a peer has noted that a transaction is valid or invalid, and it is the other",
