@@ -9,7 +9,6 @@ Every way out that is not the handler's own is an :class:`~tokenmesh.provider.pr
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -321,8 +320,10 @@ _USED = Fault("other_request", "Its id stands in another contract of this payer'
 
 
 def _drop_first(entries: OrderedDict[Any, Any]) -> None:
-    with contextlib.suppress(KeyError):  # another thread was faster
+    try:
         entries.popitem(last=False)
+    except KeyError:
+        return  # another thread was faster
 
 
 def _unreachable(error: LedgerError, jti: str) -> Refused:

@@ -63,9 +63,12 @@ class CallWatch:
     @classmethod
     def begin(cls, payer: str, payee: str) -> CallWatch | None:
         """A call that begins now; None if nobody wants to know."""
+        if switch.is_quiet():
+            return None
         tracer, instruments = switch.tracer(), meters()
         if tracer is None:
             if instruments is None and not switch.ids_in_logs():
+                switch.be_quiet()
                 return None
             return cls(payer, payee, None, instruments).enter()
         span = tracer.start_span(names.CALL, kind=SpanKind.CLIENT)
@@ -187,8 +190,11 @@ class FulfilWatch:
     @classmethod
     def begin(cls, operation: str, header: Callable[[str], str | None]) -> FulfilWatch | None:
         """A request that is here now; None if nobody wants to know."""
+        if switch.is_quiet():
+            return None
         instruments = meters()
         if instruments is None and switch.tracer() is None and not switch.ids_in_logs():
+            switch.be_quiet()
             return None
         return cls(operation, header, instruments)
 

@@ -24,7 +24,7 @@ from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observa
 
 from tokenmesh.telemetry import names
 from tokenmesh.telemetry.environment import disabled
-from tokenmesh.telemetry.switch import ASK_AGAIN_S
+from tokenmesh.telemetry.switch import ASK_AGAIN_S, listen
 
 Attributes = dict[str, str]
 Kind = Literal["histogram", "counter", "sum", "gauge"]
@@ -323,6 +323,7 @@ def meters_on(provider: MeterProvider | None = None) -> None:
     """Measure, with ``provider`` or else with the process's own."""
     _switch.off = False
     _switch.ask_at = float("-inf")
+    listen()
     _switch.meters = None if provider is None else Meters(provider.get_meter(names.SCOPE))
 
 

@@ -44,6 +44,7 @@ class _Switch:
         self.tracer: Tracer | None = None
         self.off = disabled()
         self.ask_at = float("-inf")
+        self.quiet_until = float("-inf")
         self.ids_in_logs = 0
 
 
@@ -70,6 +71,7 @@ def switch_on(provider: TracerProvider | None = None) -> None:
     """Have spans, of ``provider`` or else of the process's own."""
     _switch.off = False
     _switch.ask_at = float("-inf")
+    listen()
     _switch.tracer = None if provider is None else provider.get_tracer(SCOPE)
 
 
@@ -82,11 +84,27 @@ def switch_off() -> None:
 def want_ids_in_logs(by: int) -> None:
     """Count one more (1) or one less (-1) that wants to know the contract of a log record."""
     _switch.ids_in_logs += by
+    listen()
 
 
 def ids_in_logs() -> bool:
     """Whether contracts have to be in the context even where there are no spans."""
     return _switch.ids_in_logs > 0
+
+
+def is_quiet() -> bool:
+    """Whether it was found a moment ago that nobody listens: the usual case, which is to be cheap."""
+    return time.monotonic() < _switch.quiet_until
+
+
+def be_quiet() -> None:
+    """It was found so now."""
+    _switch.quiet_until = time.monotonic() + ASK_AGAIN_S
+
+
+def listen() -> None:
+    """Somebody begins to listen."""
+    _switch.quiet_until = float("-inf")
 
 
 # The context
