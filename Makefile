@@ -17,7 +17,7 @@ demo: $(VENV)/.demo $(if $(findstring fabric,$(ARGS)),$(VENV)/.fabric) $(if $(fi
 	@$(BIN)/tokenmesh demo $(ARGS)
 
 test: jaeger check ## Check everything: format, lint, types, layers, tests
-	@echo "tests: about 10 minutes on two cores; and 8 more the first time, if Go is there: it builds Fabric (3)" \
+	@echo "tests: about 16 minutes on two cores; and some 6 more the first time, if Go is there: it builds Fabric (3)" \
 		"and, behind the tests, Jaeger (5; $(VENV)/jaeger.txt says how far)"
 	@rm -f .coverage .coverage.*
 	@$(BIN)/tokenmesh fabric tools >/dev/null || echo "so the tests on a Fabric network are skipped"
