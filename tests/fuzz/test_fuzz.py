@@ -1,19 +1,18 @@
-"""A minute of fuzzing in every run: other inputs each day, the same all day long.
+"""Half a minute of fuzzing in every run, with the same inputs: what makes it fail is a change.
 
-``make fuzz`` does more. What it finds gets a test of its own, where the code is that was mended.
+``make fuzz`` tries others. What it finds gets a test of its own, where the code is that was mended.
 """
 
 from __future__ import annotations
 
 import random
-from datetime import UTC, datetime
 
 import pytest
 from fuzz.chance import Chance
 from fuzz.run import TARGETS, fuzz, opened, shares, split, target_class, try_one
 
 INPUTS = 36_000
-SEED = int(f"{datetime.now(UTC):%Y%m%d}")
+SEED = 20261130
 
 
 @pytest.mark.parametrize("name", TARGETS)
