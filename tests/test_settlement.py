@@ -519,7 +519,8 @@ def test_text_that_is_no_contract_is_lost(payee: Payee) -> None:
     """The rules name it by its place in the batch."""
     payee.work()
     entry = payee.claim()
-    payee.journal._open[key(entry)] = entry._replace(contract="nonsense")
+    _, by = payee.journal._open[key(entry)]
+    payee.journal._open[key(entry)] = (entry._replace(contract="nonsense"), by)
     assert payee.journal.fulfil(*key(entry), 5, RESPONSE, None, payee.clock.now)
     done = payee.settlement.step()
     assert (done.settled, done.lost) == (1, 1)

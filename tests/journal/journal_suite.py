@@ -104,7 +104,7 @@ class JournalSuite:
         """The first to come gets the contract, and is told what the allowance has left."""
         entry = new_claim(tok=7, funds=100)
         assert journal.find(*key(entry)) is None
-        assert journal.claim(entry, START) == Claimed(93)
+        assert journal.claim(entry, START).left == 93
         claim = journal.find(*key(entry))
         assert (claim.state, claim.tok, claim.via, claim.lane, claim.seq, claim.exp, claim.settle_by) == (
             ("open", 7, "allowance-1", "lane-1", entry.seq, entry.exp, entry.settle_by)
@@ -259,17 +259,15 @@ class JournalSuite:
     def test_the_sum_follows_what_is_claimed_charged_and_voided(self, journal: Any) -> None:
         """A claim counts at its most, a fulfilled one as charged, a voided one not at all."""
         entries = [new_claim(tok=10, funds=30) for _ in range(4)]
-        assert [journal.claim(entry, START) for entry in entries] == [
-            *(Claimed(20), Claimed(10), Claimed(0)),
-            AllowanceUsedUp(0),
-        ]
+        assert [journal.claim(entry, START).left for entry in entries] == [20, 10, 0, 0]
+        assert journal.claim(entries[3], START) == AllowanceUsedUp(0)
         fulfil(journal, entries[0], charged=4)
         assert journal.allowance_used("allowance-1") == 24
         void(journal, entries[1])
         assert journal.allowance_used("allowance-1") == 14
-        assert journal.claim(entries[3], START) == Claimed(6)
+        assert journal.claim(entries[3], START).left == 6
         assert journal.claim(new_claim(tok=7, funds=30), START) == AllowanceUsedUp(6)
-        assert journal.claim(new_claim(tok=7, funds=50), START) == Claimed(19), "it was refilled"
+        assert journal.claim(new_claim(tok=7, funds=50), START).left == 19, "it was refilled"
 
     def test_a_refused_claim_leaves_nothing_behind(self, journal: Any) -> None:
         """Neither the id nor the number is used up by a contract that was not taken."""
@@ -277,7 +275,7 @@ class JournalSuite:
         assert journal.claim(entry, START) == AllowanceUsedUp(3)
         assert journal.find(*key(entry)) is None
         assert journal.allowance_used("allowance-1") == 0
-        assert journal.claim(entry._replace(funds=10), START) == Claimed(0)
+        assert journal.claim(entry._replace(funds=10), START).left == 0
 
     def test_a_number_is_used_once_in_its_lane(self, journal: Any) -> None:
         """In whatever order they come; another lane or allowance has numbers of its own."""
@@ -299,7 +297,7 @@ class JournalSuite:
     def test_a_hold_covers_its_contract_or_not(self, journal: Any) -> None:
         """A hold is counted by itself."""
         assert journal.claim(new_hold(tok=6, funds=5), START) == AllowanceUsedUp(5)
-        assert journal.claim(new_hold(tok=5, funds=5), START) == Claimed(None)
+        assert journal.claim(new_hold(tok=5, funds=5), START).left is None
 
     # Owners that are gone
 
@@ -321,12 +319,31 @@ class JournalSuite:
         entry = new_claim()
         old.claim(entry, START)
         clock.now = START + 11
-        assert new.claim(entry, clock.now) == Claimed(995)
+        assert new.claim(entry, clock.now).left == 995
         assert not fulfil(old, entry, now=clock.now)
         assert not void(old, entry, now=clock.now)
         assert fulfil(new, entry, now=clock.now)
         assert [item.jti for item in self.settle(new)] == [entry.jti]
         assert new.allowance_used("allowance-1") == 5
+
+    def test_who_comes_back_and_takes_over_from_itself(self, open_another: Open, clock: Clock) -> None:
+        """A process slept past its lease, was given up, and gets its own contract again by a retry: what its
+        first handler made of it ends nothing, whichever is done first."""
+        sleeper, other = open_another(on_crash="rerun"), open_another(on_crash="rerun")
+        entry = new_claim()
+        first = sleeper.claim(entry, START)
+        clock.now = START + 11
+        other.prune(clock.now)
+        sleeper.heartbeat(clock.now)
+        second = sleeper.claim(entry._replace(contract="signed again"), clock.now)
+        assert isinstance(second, Claimed)
+        assert second.by != first.by
+        assert not fulfil(sleeper, entry, now=clock.now, by=first.by)
+        assert not void(sleeper, entry, now=clock.now, by=first.by)
+        assert isinstance(other.claim(entry, clock.now), Running), "the second handler is at work"
+        assert fulfil(sleeper, entry, now=clock.now, by=second.by)
+        assert not void(sleeper, entry, now=clock.now, by=second.by)
+        assert [item.contract for item in self.settle(sleeper)] == ["signed again"]
 
     @pytest.mark.parametrize("pruned", [False, True])
     def test_rerun_with_another_allowance_gives_the_first_back(
@@ -340,7 +357,7 @@ class JournalSuite:
         if pruned:
             new.prune(clock.now)
         again = entry._replace(via="allowance-2", lane="lane-2", seq=1, contract="signed again", tok=8)
-        assert new.claim(again, clock.now) == Claimed(992)
+        assert new.claim(again, clock.now).left == 992
         assert not fulfil(old, entry, now=clock.now)
         assert fulfil(new, again, now=clock.now)
         assert (new.allowance_used("allowance-1"), new.allowance_used("allowance-2")) == (0, 8)
@@ -356,7 +373,7 @@ class JournalSuite:
         old.claim(entry, START)
         clock.now = START + 11
         again = entry._replace(tok=tok)
-        assert new.claim(again, clock.now) == Claimed(None)
+        assert new.claim(again, clock.now).left is None
         assert fulfil(new, again, now=clock.now)
         batch = new.take_batch(10, clock.now)
         assert [item.charged for item in batch.items] == [tok]

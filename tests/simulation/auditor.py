@@ -401,9 +401,14 @@ _NOTHING = End("none", 0)
 
 
 def _given_up(run: Run) -> bool:
-    """Whether the worker of a run has died since, or slept too long to be waited for."""
+    """Whether the worker of a run has died since, or slept too long to be waited for.
+
+    One that had just woken when the run began may have slept between its claim and its work: the claim was
+    given up meanwhile, and nobody can have told it.
+    """
     worker = run.worker
-    return worker.life != run.life or worker.asleep_until > run.slept
+    slept_since_claim = worker.asleep_until > run.slept or run.begun - run.slept < WOKE_S
+    return worker.life != run.life or slept_since_claim
 
 
 def _digest(body: bytes) -> str:

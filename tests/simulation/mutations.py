@@ -67,7 +67,7 @@ def skip_the_claim() -> Iterator[None]:
     def make(claim: Any) -> Any:
         def wrong(self: SqliteJournal, entry: Any, now: float) -> Any:
             result = claim(self, entry, now)
-            return Claimed(0) if isinstance(result, Running | Ended) else result
+            return Claimed(0, self._owner.id) if isinstance(result, Running | Ended) else result
 
         return wrong
 
@@ -89,7 +89,7 @@ def settle_before_fulfil() -> Iterator[None]:
 
         return wrong
 
-    with replaced(SqliteJournal, "claim", make), patch.object(SqliteJournal, "fulfil", lambda *_: True):
+    with replaced(SqliteJournal, "claim", make), patch.object(SqliteJournal, "fulfil", lambda *_, **__: True):
         yield
 
 

@@ -81,7 +81,12 @@ def key(entry: NewClaim) -> tuple[str, str]:
 
 
 def fulfil(
-    journal: Any, entry: NewClaim, charged: int | None = None, now: float = START, **changes: Any
+    journal: Any,
+    entry: NewClaim,
+    charged: int | None = None,
+    now: float = START,
+    by: int | None = None,
+    **changes: Any,
 ) -> bool:
     """Fulfil a claim with the usual response and a receipt named after the contract."""
     done: bool = journal.fulfil(
@@ -90,13 +95,14 @@ def fulfil(
         RESPONSE._replace(**changes),
         f"receipt-{entry.jti}",
         now,
+        by=by,
     )
     return done
 
 
-def void(journal: Any, entry: NewClaim, now: float = START) -> bool:
+def void(journal: Any, entry: NewClaim, now: float = START, by: int | None = None) -> bool:
     done: bool = journal.void(
-        *key(entry), "failed", RESPONSE._replace(status=500), f"receipt-{entry.jti}", now
+        *key(entry), "failed", RESPONSE._replace(status=500), f"receipt-{entry.jti}", now, by=by
     )
     return done
 

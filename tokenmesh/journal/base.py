@@ -97,9 +97,15 @@ class Claim(NamedTuple):
 
 
 class Claimed(NamedTuple):
-    """The contract is yours: run the handler. ``left`` is what the allowance has left (None for a hold)."""
+    """The contract is yours: run the handler. ``left`` is what the allowance has left (None for a hold).
+
+    ``by`` is the number of the owner that has claimed it. Whoever ends the claim gives it back: an owner that
+    is given up while a handler works gets a new number, and under that one a retry may have taken the
+    contract over, in the very same process.
+    """
 
     left: int | None
+    by: int
 
 
 class Running(NamedTuple):
@@ -236,11 +242,14 @@ class Journal(ABC):
         response: StoredResponse,
         receipt: str | None,
         now: float,
+        *,
+        by: int | None = None,
     ) -> Answer[bool]:
         """End a claim as fulfilled, store the response and put it in the outbox, in one transaction.
 
-        False, and nothing changes, when the claim is no longer this owner's, has ended, or ``settle_by``
-        has passed. ``charged`` is at most the claim's ``tok``; the rest goes back to the allowance.
+        False, and nothing changes, when the claim is no longer this owner's, is not the one made ``by`` (see
+        :class:`Claimed`; None: the one that is open here), has ended, or ``settle_by`` has passed.
+        ``charged`` is at most the claim's ``tok``; the rest goes back to the allowance.
         """
 
     @abstractmethod
@@ -252,8 +261,11 @@ class Journal(ABC):
         response: StoredResponse | None,
         receipt: str | None,
         now: float,
+        *,
+        by: int | None = None,
     ) -> Answer[bool]:
-        """End a claim as void: nothing is owed. False when it is no longer this owner's or has ended."""
+        """End a claim as void: nothing is owed. False when it is no longer this owner's, is not the one made
+        ``by``, or has ended."""
 
     @abstractmethod
     def heartbeat(self, now: float) -> Answer[None]:

@@ -49,7 +49,7 @@ def take(execute: Execute, entry: NewClaim, now: float, owner: Owner, on_crash: 
     if entry.via == HOLD:
         if entry.tok > entry.funds:
             raise Undo(AllowanceUsedUp(entry.funds))
-        return Claimed(None)
+        return Claimed(None, owner.id)
     if entry.lane is None or entry.seq is None or entry.seq < 0:
         raise ValueError("a contract by allowance needs its lane and its seq")
     if not allowances.use_number(execute, entry.via, entry.lane, entry.seq):
@@ -57,7 +57,7 @@ def take(execute: Execute, entry: NewClaim, now: float, owner: Owner, on_crash: 
     left = allowances.use_tokens(execute, entry.via, entry.tok, entry.funds, max(entry.settle_by, entry.exp))
     if left < 0:
         raise Undo(AllowanceUsedUp(left + entry.tok))
-    return Claimed(left)
+    return Claimed(left, owner.id)
 
 
 def _insert(execute: Execute, entry: NewClaim, owner: Owner) -> bool:
@@ -111,8 +111,8 @@ def _take_over(execute: Execute, entry: NewClaim, found: Found, owner: Owner) ->
             (owner.id, entry.exp, entry.settle_by, *key),
         )
         if entry.via == HOLD:
-            return Claimed(None)
-        return Claimed(entry.funds - allowances.used(execute, entry.via))
+            return Claimed(None, owner.id)
+        return Claimed(entry.funds - allowances.used(execute, entry.via), owner.id)
     # The same job, paid from somewhere else by now. A hold is named like its contract: it goes on.
     if not was.via == entry.via == HOLD:
         give_up_funds(execute, key, Open(was.tok, was.via, was.lane, was.seq, was.settle_by))

@@ -88,7 +88,7 @@ class SqliteJournal(Journal):
         self._on_crash = on_crash
         self._response_bytes_max = response_bytes_max
         self._clock = clock
-        self._open: dict[Key, NewClaim] = {}
+        self._open: dict[Key, tuple[NewClaim, int]] = {}  # and the number of the owner that claimed it
         self._make_room_at = float("-inf")
         limits = Limits(retention_s, leeway_s, bytes_max, unsettled_max)
         self._space = Space(limits)
@@ -131,10 +131,11 @@ class SqliteJournal(Journal):
     def claim(self, entry: NewClaim, now: float) -> ClaimResult:
         """See :meth:`Journal.claim`."""
         if now < self._owner.renew_at and self._space.likely(ROW_BYTES):
-            left = usual.claim(self._requests, entry, self._owner.id)
+            by = self._owner.id
+            left = usual.claim(self._requests, entry, by)
             if left is not None:
-                self._open[entry.payer, entry.jti] = entry
-                return Claimed(left)
+                self._open[entry.payer, entry.jti] = (entry, by)
+                return Claimed(left, by)
         result = self._claim(entry, now)
         if type(result) is JournalFull and now >= self._make_room_at:
             self.prune(now)
@@ -151,11 +152,16 @@ class SqliteJournal(Journal):
         response: StoredResponse,
         receipt: str | None,
         now: float,
+        *,
+        by: int | None = None,
     ) -> bool:
         """See :meth:`Journal.fulfil`."""
         key = (payer, jti)
-        entry = self._open.get(key)
-        if entry is None or now >= entry.settle_by:
+        opened = self._opened(key, by)
+        if opened is None:
+            return False
+        entry, owner = opened
+        if now >= entry.settle_by:
             return False
         if not 0 <= charged <= entry.tok:
             raise ValueError(f"{charged} tokens cannot be charged on a contract for at most {entry.tok}")
@@ -163,10 +169,10 @@ class SqliteJournal(Journal):
         if (
             charged == entry.tok
             and charged
-            and usual.fulfil(self._requests, entry, self._owner.id, kept, receipt, now)
+            and usual.fulfil(self._requests, entry, owner, kept, receipt, now)
         ):
             self._space.stored(len(kept.body or b""))
-            self._open.pop(key, None)
+            self._close(key, opened)
             return True
         end = (
             partial(end_owed, contract=entry.contract, charged=charged)
@@ -174,9 +180,9 @@ class SqliteJournal(Journal):
             else partial(end_unowed, out="fulfilled", reason=None)
         )
         with self._requests as execute:
-            done = end(execute, key, self._owner.id, response=kept, receipt=receipt, now=now)
+            done = end(execute, key, owner, response=kept, receipt=receipt, now=now)
             self._space.stored(len(kept.body or b""))
-        self._open.pop(key, None)
+        self._close(key, opened)
         return done
 
     def void(
@@ -187,14 +193,20 @@ class SqliteJournal(Journal):
         response: StoredResponse | None,
         receipt: str | None,
         now: float,
+        *,
+        by: int | None = None,
     ) -> bool:
         """See :meth:`Journal.void`."""
+        key = (payer, jti)
+        opened = self._opened(key, by)
+        if opened is None:
+            return False
         kept = None if response is None else self._kept(response)
         with self._requests as execute:
             done = end_unowed(
                 execute,
-                (payer, jti),
-                self._owner.id,
+                key,
+                opened[1],
                 out="void",
                 reason=reason,
                 response=kept,
@@ -202,7 +214,7 @@ class SqliteJournal(Journal):
                 now=now,
             )
             self._space.stored(len(kept.body or b"") if kept else 0)
-        self._open.pop((payer, jti), None)
+        self._close(key, opened)
         return done
 
     def allowance_used(self, allowance: str) -> int:
@@ -250,10 +262,10 @@ class SqliteJournal(Journal):
 
     def prune(self, now: float) -> None:
         """See :meth:`Journal.prune`."""
-        forgotten = [key for key, entry in list(self._open.items()) if entry.settle_by <= now]
-        crashes.end_forgotten(self._upkeep, self._owner, forgotten, now)
-        for key in forgotten:
-            self._open.pop(key, None)
+        forgotten = {key: opened for key, opened in list(self._open.items()) if opened[0].settle_by <= now}
+        crashes.end_forgotten(self._upkeep, self._owner, list(forgotten), now)
+        for key, opened in forgotten.items():
+            self._close(key, opened)
         crashes.bury_owners(self._upkeep, self._owner, self._on_crash, now)
         crashes.end_orphans(self._upkeep, now)
         self._retention.prune(now)
@@ -282,8 +294,20 @@ class SqliteJournal(Journal):
         except Undo as undo:
             return undo.result
         if type(result) is Claimed:
-            self._open[entry.payer, entry.jti] = entry
+            self._open[entry.payer, entry.jti] = (entry, result.by)
         return result
+
+    def _opened(self, key: Key, by: int | None) -> tuple[NewClaim, int] | None:
+        """A claim that is open here, if it is the one made ``by`` and we are still the owner that made it."""
+        opened = self._open.get(key)
+        if opened is None or opened[1] != self._owner.id or (by is not None and by != opened[1]):
+            return None
+        return opened
+
+    def _close(self, key: Key, opened: tuple[NewClaim, int]) -> None:
+        """Forget a claim that has ended; another one may stand in its place by now."""
+        if self._open.get(key) is opened:
+            self._open.pop(key, None)
 
     def _check_room(self, execute: Execute) -> None:
         if not self._space.take(execute, len(self._open), ROW_BYTES):

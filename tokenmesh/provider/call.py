@@ -22,10 +22,12 @@ class Call:
 
     ``fault`` is why it would be refused if it were new: one that has ended earlier still gets its answer.
     ``checked`` is set once everything but the body has been looked at. ``charged`` is what will be owed, at
-    most ``price.needed``. ``left`` is what the allowance has left. ``provider`` is who takes it.
+    most ``price.needed``. ``left`` is what the allowance has left. ``by`` is the journal's number
+    for who has claimed it. ``provider`` is who takes it.
     """
 
     __slots__ = (
+        "by",
         "charged",
         "checked",
         "contract",
@@ -53,6 +55,7 @@ class Call:
         self.fault: Fault | None = None
         self.funds = NO_FUNDS
         self.left: int | None = None
+        self.by: int | None = None
 
     def entry(self) -> NewClaim:
         """What the journal is to claim."""

@@ -56,7 +56,7 @@ class Provider:
         self._receipts = Receipts(wallet, ledger.domain)
         self._clock = clock
         self._recent: OrderedDict[str, str] = OrderedDict()
-        self._unended: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._unended: OrderedDict[tuple[str, str], int | None] = OrderedDict()
 
     # Offers and receipts, as anyone may read them
 
@@ -167,7 +167,7 @@ class Provider:
             raise _unkept(error, contract.jti) from error
         if not isinstance(result, records.Claimed):
             self._not_claimed(result, call)
-        self._note(call, result.left)
+        self._note(call, result)
 
     def claim_at_once(self, call: Call) -> bool:
         """Try :meth:`claim` without waiting for anything; False: it is still to be done."""
@@ -180,11 +180,11 @@ class Provider:
             raise _unkept(error, call.contract.jti) from error
         if type(result) is not records.Claimed:
             return False
-        self._note(call, result.left)
+        self._note(call, result)
         return True
 
-    def _note(self, call: Call, left: int | None) -> None:
-        call.left = left
+    def _note(self, call: Call, claimed: records.Claimed) -> None:
+        call.left, call.by = claimed
         self._recent[call.contract.jti] = call.contract.iss
         if len(self._recent) > self.settings.receipt_cache_max:
             _drop_first(self._recent)
@@ -202,10 +202,12 @@ class Provider:
         receipt = self._receipts.make(contract, "fulfilled", call.charged, response, call.left, now)
         try:
             fulfilled = yield from wait(
-                self.journal.fulfil(contract.iss, contract.jti, call.charged, response, receipt, now)
+                self.journal.fulfil(
+                    contract.iss, contract.jti, call.charged, response, receipt, now, by=call.by
+                )
             )
         except JournalError as error:
-            self._remember_unended(contract)
+            self._remember_unended(call)
             raise _unkept(error, contract.jti) from error
         if not fulfilled:
             raise Refused(Problem("taken_over", "It took longer than this process's lease.", contract.jti))
@@ -218,9 +220,11 @@ class Provider:
             return None
         receipt = self._receipts.make(contract, "fulfilled", call.charged, response, call.left, now)
         try:
-            done = journal.fulfil(contract.iss, contract.jti, call.charged, response, receipt, now)
+            done = journal.fulfil(
+                contract.iss, contract.jti, call.charged, response, receipt, now, by=call.by
+            )
         except JournalError as error:
-            self._remember_unended(contract)
+            self._remember_unended(call)
             raise _unkept(error, contract.jti) from error
         return receipt if done else None
 
@@ -234,10 +238,10 @@ class Provider:
         receipt = self._receipts.make(contract, "void", 0, response, call.left, now)
         try:
             ended = yield from wait(
-                self.journal.void(contract.iss, contract.jti, reason, response, receipt, now)
+                self.journal.void(contract.iss, contract.jti, reason, response, receipt, now, by=call.by)
             )
         except JournalError:
-            self._remember_unended(contract)
+            self._remember_unended(call)
             return None
         return receipt if ended else None
 
@@ -274,12 +278,12 @@ class Provider:
             if isinstance(funds, Funds) and funds.tokens > call.funds.tokens:
                 call.funds = funds
                 result = yield from wait(self.journal.claim(call.entry(), self._clock()))
-        if isinstance(result, records.Running) and (contract.iss, contract.jti) in self._unended:
-            yield from wait(
-                self.journal.void(contract.iss, contract.jti, _UNENDED, None, None, self._clock())
-            )
+        key = (contract.iss, contract.jti)
+        if isinstance(result, records.Running) and key in self._unended:
+            by = self._unended[key]
+            yield from wait(self.journal.void(*key, _UNENDED, None, None, self._clock(), by=by))
             # Not before that is written down: a full disk lets the journal be read all the time.
-            self._unended.pop((contract.iss, contract.jti), None)
+            self._unended.pop(key, None)
             result = yield from wait(self.journal.claim(call.entry(), self._clock()))
         return result
 
@@ -309,8 +313,8 @@ class Provider:
             offers = offers_for(call.request, call.terms, call.price)
         raise Refused(Problem(fault.code, fault.detail, call.contract.jti, offers))
 
-    def _remember_unended(self, contract: Contract) -> None:
-        self._unended[(contract.iss, contract.jti)] = None
+    def _remember_unended(self, call: Call) -> None:
+        self._unended[call.contract.iss, call.contract.jti] = call.by
         if len(self._unended) > UNENDED_MAX:
             _drop_first(self._unended)
 
