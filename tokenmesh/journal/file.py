@@ -64,6 +64,7 @@ class JournalFile:
         self._opener = opener
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
+        self._told: list[Any] = []
         self._pid = os.getpid()
         self._closed = False
         with _FORKING:
@@ -106,20 +107,27 @@ class JournalFile:
             raise journal_error(error, self.path) from error
 
     def at_once(self, statement: str, parameters: Sequence[Any]) -> list[Any] | None:
-        """Do one statement as a transaction of its own; its rows, or None if a constraint refused it."""
+        """Do one statement as a transaction of its own; None if a constraint refused it.
+
+        Gives what the statement has told: the values, in their order, with which it called ``tell``, a
+        function that keeps its value for this and is NULL.
+        """
         if not self._lock.acquire(blocking=False):
             self._acquire()
         try:
             if self._connection is None or self._pid != os.getpid():
                 self._open()
             # One cursor for all calls: with one made for each, a paid call takes some 7 µs more.
-            cursor = self._cursor
+            cursor, told = self._cursor, self._told
+            told.clear()
             try:
-                return cursor.execute(statement, parameters).fetchall()
+                cursor.execute(statement, parameters)
             except sqlite3.OperationalError as error:
                 if not is_busy(error):
                     raise
-                return self._patiently(lambda: cursor.execute(statement, parameters).fetchall())
+                told.clear()
+                self._patiently(lambda: cursor.execute(statement, parameters))
+            return told.copy()
         except sqlite3.IntegrityError:
             return None
         except sqlite3.Error as error:
@@ -222,6 +230,7 @@ class JournalFile:
         self._pid = os.getpid()
         self._connection = self._connect()
         self._cursor = self._connection.cursor()
+        self._connection.create_function("tell", 1, self._told.append)
         return self._connection
 
     def _connect(self) -> sqlite3.Connection:

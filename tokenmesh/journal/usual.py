@@ -14,9 +14,11 @@ from tokenmesh.journal.endings import INLINE_BYTES_MAX, header_lines
 from tokenmesh.journal.file import JournalFile
 
 _TAKE = (
-    "INSERT INTO claims (payer, jti, binding, tok, via, lane, seq, exp, settle_by, owner, funds) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING (SELECT used FROM allowances WHERE id = via)"
+    "INSERT INTO claims (payer, jti, binding, tok, via, lane, seq, exp, settle_by, owner, funds, ended) "
+    "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, tell((SELECT used FROM allowances WHERE id = ?5)))"
 )
+"""What the allowance's claims stand for before this one is told on the way: nothing, as ``ended`` is to have.
+RETURNING would say the same after it, and opens a table of its own for its rows: 10 µs of a paid call."""
 _FULFIL = (
     "INSERT INTO fulfilling "
     "(payer, jti, charged, at, contract, receipt, status, digest, headers, body, owner) "
@@ -29,10 +31,10 @@ def claim(file: JournalFile, entry: NewClaim, owner: int) -> int | None:
     payer, jti, _, htm, htu, dig, _, tok, via, lane, seq, exp, settle_by, funds = entry
     if via == HOLD or lane is None or seq is None:
         return None
-    rows = file.at_once(
+    told = file.at_once(
         _TAKE, (payer, jti, binding(htm, htu, dig), tok, via, lane, seq, exp, settle_by, owner, funds)
     )
-    return None if rows is None else funds - int(rows[0][0])
+    return None if told is None else funds - int(told[0]) - tok
 
 
 def fulfil(
