@@ -12,12 +12,14 @@ import secrets
 import stat
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import TypeAlias
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -37,7 +39,7 @@ Passphrase: TypeAlias = Callable[[], str | None]
 KEY_FILE_BYTES_MAX = 65_536
 
 _CERTIFICATE = "-----BEGIN CERTIFICATE-----"
-_SIGNATURE = ec.ECDSA(hashes.SHA256())
+_SIGNATURE = ec.ECDSA(Prehashed(hashes.SHA256()))
 
 
 class Identity:
@@ -54,7 +56,7 @@ class Identity:
 
     def sign(self, data: bytes) -> bytes:
         """The ECDSA signature over SHA-256 of ``data`` as 64 bytes, r then s (RFC 7518, section 3.4)."""
-        return raw_signature(self.key.sign(data, _SIGNATURE))
+        return raw_signature(self.key.sign(sha256(data).digest(), _SIGNATURE))
 
     def to_pem(self, passphrase: str | None) -> bytes:
         """Key and certificate as one PEM text; the key encrypted if there is a passphrase."""

@@ -13,11 +13,13 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from hashlib import sha256
 from typing import Any, Final, Generic, NamedTuple, NoReturn, Protocol, TypeAlias, TypeVar
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 from tokenmesh_chaincode.limits import DEPTH_MAX, HEADER_BYTES_MAX, HEADER_CACHE_MAX, INTEGER_DIGITS_MAX
 
@@ -86,7 +88,7 @@ Parts: TypeAlias = tuple[str, Header, bytes, bytes, bytes]
 
 Verifier = Callable[[Sequence[tuple[Signed[Any], ec.EllipticCurvePublicKey]]], list[bool]]
 
-_ECDSA: Final = ec.ECDSA(hashes.SHA256())
+_ECDSA: Final = ec.ECDSA(Prehashed(hashes.SHA256()))
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?", re.ASCII)
 _THUMBPRINT: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 
@@ -264,7 +266,7 @@ def raw_signature(der: bytes) -> bytes:
 def verify(signed: Signed[Any], key: ec.EllipticCurvePublicKey) -> bool:
     """Whether ``key`` made this signature. High and low S are both fine: ids, not texts, are unique."""
     try:
-        key.verify(der_signature(signed.signature), signed.signing_input, _ECDSA)
+        key.verify(der_signature(signed.signature), sha256(signed.signing_input).digest(), _ECDSA)
     except InvalidSignature:
         return False
     return True
