@@ -112,7 +112,7 @@ class JournalFile:
         Gives what the statement has told: the values, in their order, with which it called ``tell``, a
         function that keeps its value for this and is NULL.
         """
-        if not self._lock.acquire(blocking=False):
+        if not self._lock.acquire(False):
             self._acquire()
         try:
             if self._connection is None or self._pid != os.getpid():

@@ -135,7 +135,7 @@ class SqliteJournal(Journal):
             left = usual.claim(self._requests, entry, by)
             if left is not None:
                 self._open[entry.payer, entry.jti] = (entry, by)
-                return Claimed(left, by)
+                return tuple.__new__(Claimed, (left, by))
         result = self._claim(entry, now)
         if type(result) is JournalFull and now >= self._make_room_at:
             self.prune(now)

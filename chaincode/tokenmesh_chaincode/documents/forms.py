@@ -18,7 +18,7 @@ from tokenmesh_chaincode.documents.jws import (
     Kind,
     Signed,
     Signer,
-    encode_segment,
+    encode_bytes,
     read_json,
     take_apart,
 )
@@ -343,9 +343,9 @@ _KINDS: Final[dict[type, Kind]] = {Contract: CONTRACT, Receipt: RECEIPT, Operati
 
 
 @lru_cache(maxsize=HEADER_CACHE_MAX)
-def _header_segment(typ: str, kid: str, x5t: str) -> str:
+def _header_segment(typ: str, kid: str, x5t: str) -> bytes:
     header = {"alg": "ES256", "typ": typ, "kid": kid, "x5t#S256": x5t}
-    return encode_segment(_encode(header).encode()) + "."
+    return encode_bytes(_encode(header).encode()) + b"."
 
 
 def sign(document: Contract | Receipt | Operation, signer: Signer) -> str:
@@ -362,8 +362,8 @@ def sign(document: Contract | Receipt | Operation, signer: Signer) -> str:
 def seal(kind: Kind, claims: str, signer: Signer) -> str:
     """``claims``, an object in JSON, as compact JWS, signed: for who writes so many documents of one kind
     that it spells them out itself."""
-    signing_input = _header_segment(kind.typ, signer.name, signer.x5t) + encode_segment(claims.encode())
-    return f"{signing_input}.{encode_segment(signer.sign(signing_input.encode('ascii')))}"
+    signing_input = _header_segment(kind.typ, signer.name, signer.x5t) + encode_bytes(claims.encode())
+    return (signing_input + b"." + encode_bytes(signer.sign(signing_input))).decode("ascii")
 
 
 def is_form(form: str, value: object) -> bool:
