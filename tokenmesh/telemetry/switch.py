@@ -13,11 +13,13 @@ from contextvars import Token
 from functools import lru_cache
 from typing import Any, Protocol
 
+from opentelemetry import baggage, propagate, trace
 from opentelemetry import context as contexts
-from opentelemetry import propagate, trace
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import Getter, TextMapPropagator
 from opentelemetry.trace import ProxyTracerProvider, Tracer, TracerProvider
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from tokenmesh.telemetry.environment import disabled
 from tokenmesh.telemetry.names import SCOPE
@@ -28,6 +30,8 @@ ASK_AGAIN_S = 0.005
 a call that begins so soon after the SDK was set up has no span, so it is short."""
 
 _KEY = contexts.create_key("tokenmesh-paid")
+_TRACEPARENT = "traceparent"
+_W3C = frozenset({TraceContextTextMapPropagator, W3CBaggagePropagator})
 
 
 class Paid(Protocol):
@@ -46,6 +50,7 @@ class _Switch:
         self.ask_at = float("-inf")
         self.quiet_until = float("-inf")
         self.ids_in_logs = 0
+        self.spelled: tuple[trace.SpanContext, str] = (trace.INVALID_SPAN_CONTEXT, "")
 
 
 _switch = _Switch()
@@ -136,9 +141,16 @@ def paid_here() -> Paid | None:
 def traceparent() -> str | None:
     """The W3C ``traceparent`` of the current span."""
     context = trace.get_current_span().get_span_context()
-    if not context.is_valid:
-        return None
-    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags & 0xFF:02x}"
+    return _spelled(context) if context.is_valid else None
+
+
+def _spelled(context: trace.SpanContext) -> str:
+    last, spelled = _switch.spelled
+    if last is not context:  # a call's contract and its headers name the same span, one after the other
+        trace_id, span_id = context.trace_id.to_bytes(16, "big"), context.span_id.to_bytes(8, "big")
+        spelled = f"00-{trace_id.hex()}-{span_id.hex()}-{context.trace_flags & 0xFF:02x}"
+        _switch.spelled = context, spelled
+    return spelled
 
 
 def inject(headers: MutableMapping[str, str]) -> None:
@@ -146,8 +158,23 @@ def inject(headers: MutableMapping[str, str]) -> None:
 
     An instrumentation of the HTTP client beneath writes its own span over it.
     """
-    if tracer() is not None and trace.get_current_span().get_span_context().is_valid:
+    if tracer() is None:
+        return
+    context = trace.get_current_span().get_span_context()
+    if not context.is_valid:
+        return
+    if context.trace_state or baggage.get_all() or not _are_usual(propagate.get_global_textmap()):
         propagate.inject(headers)
+    else:
+        headers[_TRACEPARENT] = _spelled(context)
+
+
+@lru_cache(maxsize=1)
+def _are_usual(propagator: TextMapPropagator) -> bool:
+    """Whether the propagators are those of the W3C, which is what OpenTelemetry sets up unless told
+    otherwise: where there is neither state nor baggage, all that they have to say is ``traceparent``."""
+    parts = getattr(propagator, "_propagators", (propagator,))
+    return {TraceContextTextMapPropagator} <= {type(part) for part in parts} <= _W3C
 
 
 class _Headers(Getter[Callable[[str], str | None]]):
@@ -162,20 +189,11 @@ class _Headers(Getter[Callable[[str], str | None]]):
 
 
 _headers = _Headers()
-_TRACEPARENT = "traceparent"
 
 
 @lru_cache(maxsize=1)
-def _other_fields(propagator: TextMapPropagator) -> tuple[str, ...]:
-    return tuple(propagator.fields - {_TRACEPARENT})
-
-
-def _says_more(header: Callable[[str], str | None]) -> bool:
-    """Whether there is a header of the process's propagators beside ``traceparent``."""
-    for name in _other_fields(propagate.get_global_textmap()):  # noqa: SIM110 - on the warm path
-        if header(name) is not None:
-            return True
-    return False
+def _fields(propagator: TextMapPropagator) -> tuple[str, ...]:
+    return tuple(propagator.fields)
 
 
 def parent(header: Callable[[str], str | None], tp: str | None) -> Context | None:
@@ -186,12 +204,15 @@ def parent(header: Callable[[str], str | None], tp: str | None) -> Context | Non
     current = trace.get_current_span()
     if current is not trace.INVALID_SPAN and current.get_span_context().is_valid:
         return None
-    # Headers that say what the contract says, or nothing, need not be read.
     context = None
-    if header(_TRACEPARENT) not in (tp, None) or _says_more(header):
-        context = propagate.extract(header, getter=_headers)
-        if trace.get_current_span(context).get_span_context().is_valid:
-            return context
+    for field in _fields(propagate.get_global_textmap()):
+        said = header(field)
+        # Headers that say what the contract says, or nothing, need not be read.
+        if said is not None and (said != tp or field != _TRACEPARENT):
+            context = propagate.extract(header, getter=_headers)
+            if trace.get_current_span(context).get_span_context().is_valid:
+                return context
+            break
     remote = span_context(tp)
     return context if remote is None else trace.set_span_in_context(trace.NonRecordingSpan(remote), context)
 
