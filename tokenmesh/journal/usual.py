@@ -31,9 +31,9 @@ def claim(file: JournalFile, entry: NewClaim, owner: int) -> int | None:
     payer, jti, _, htm, htu, dig, _, tok, via, lane, seq, exp, settle_by, funds = entry
     if via == HOLD or lane is None or seq is None:
         return None
-    told = file.at_once(
-        _TAKE, (payer, jti, binding(htm, htu, dig), tok, via, lane, seq, exp, settle_by, owner, funds)
-    )
+    # Python's sqlite3 takes a bytearray as it is, where it looks for an adapter of bytes each time.
+    bound = bytearray(binding(htm, htu, dig))
+    told = file.at_once(_TAKE, (payer, jti, bound, tok, via, lane, seq, exp, settle_by, owner, funds))
     return None if told is None else funds - int(told[0]) - tok
 
 
@@ -45,4 +45,4 @@ def fulfil(
     if body is None or len(body) > INLINE_BYTES_MAX:
         return False
     values = (entry.payer, entry.jti, entry.tok, now, entry.contract, receipt, status, digest)
-    return file.at_once(_FULFIL, (*values, header_lines(headers), body, owner)) is not None
+    return file.at_once(_FULFIL, (*values, header_lines(headers), bytearray(body), owner)) is not None

@@ -18,7 +18,9 @@ from tokenmesh_chaincode.documents.jws import encode_segment
 # RFC 3986's pchar and the slash: what may stand in a path as it is.
 _PATH_SAFE: Final = "/!$&'()*+,;=:@~"
 # What is made of these alone is spelled already: the usual case.
-_is_plain: Final = re.compile(rb"[A-Za-z0-9_.\-/!$&'()*+,;=:@~]+").fullmatch
+_PLAIN: Final = r"[A-Za-z0-9_.\-/!$&'()*+,;=:@~]+"
+_is_plain: Final = re.compile(_PLAIN).fullmatch
+_are_plain: Final = re.compile(_PLAIN.encode()).fullmatch
 _QUERY_SAFE: Final = "".join(map(chr, range(0x21, 0x7F)))
 
 
@@ -84,9 +86,13 @@ def target(path: str | bytes, query: str | bytes = "", *, decoded: bool = False)
     latin-1 text) of a path that the server has decoded already, which must not be decoded twice. Text that
     is not latin-1 counts as UTF-8. In the query only what may not stand in a URL is encoded.
     """
+    if not query:
+        if isinstance(path, str):
+            if _is_plain(path):
+                return path
+        elif _are_plain(path):
+            return path.decode("ascii")
     raw = _to_bytes(path)
-    if not query and _is_plain(raw):
-        return raw.decode("ascii")
     if not decoded and b"%" in raw:
         raw = unquote_to_bytes(raw)
     spelled = quote_from_bytes(raw, _PATH_SAFE) or "/"
