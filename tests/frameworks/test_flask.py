@@ -441,6 +441,28 @@ class TestOnlyFlask:
         assert payee.receipt(reply.header("Token-Receipt") or "").dig == documents.digest(b"")
         assert ran == ["HEAD"]
 
+    @pytest.mark.parametrize("keeps", [True, False], ids=["a list", "no list"])
+    def test_a_receipt_of_the_handlers_own_does_not_stand(
+        self, app: Flask, payee: Payee, monkeypatch: pytest.MonkeyPatch, keeps: bool
+    ) -> None:
+        """Whether or not werkzeug keeps headers in a list that can be added to."""
+        if not keeps:
+            monkeypatch.setattr("tokenmesh.frameworks.flask.LIST", "somewhere_else")
+
+        @app.get("/quote")
+        @priced(tokens=5, mesh=payee)
+        def quote() -> Response:
+            return Response("quote", headers={"token-receipt": "mine"})
+
+        @app.get("/other")
+        @priced(tokens=5, mesh=payee)
+        def other() -> str:
+            return "quote"
+
+        for path in ("/quote", "/other"):
+            reply = self.pay(app, payee, f"GET {path}")
+            assert payee.receipt(reply.header("Token-Receipt") or "").out == "fulfilled"
+
     def test_class_based_views(self, app: Flask, payee: Payee) -> None:
         """Priced as a whole by ``decorators``, by ``dispatch_request``, or method by method."""
 

@@ -40,6 +40,8 @@ _EXCHANGE = "tokenmesh.exchange"
 _BODY = "tokenmesh.body"
 _CONTRACT = "HTTP_TOKEN_CONTRACT"
 _RECEIPT = RECEIPT_HEADER.lower()
+LIST = "_list"
+"""Where werkzeug's ``Headers`` keep what they hold."""
 
 # A named tuple's own constructor is a Python function around this.
 _new: Any = tuple.__new__
@@ -414,8 +416,9 @@ def _add_receipt(headers: Any, there: Iterable[tuple[str, str]], receipt: str) -
     """As ``headers[RECEIPT_HEADER] = receipt``, where ``there`` is what is in them.
 
     Werkzeug searches every value for line breaks, which takes longer than all the rest and finds none in
-    base64url. So the receipt is put straight into the list that it keeps, as long as it keeps one."""
-    entries = getattr(headers, "_list", None)
+    base64url. So the receipt is put straight into the list that it keeps, as long as it keeps one.
+    """
+    entries = getattr(headers, LIST, None)
     if type(entries) is list and not any(name.lower() == _RECEIPT for name, _ in there):
         entries.append((RECEIPT_HEADER, receipt))
     else:
