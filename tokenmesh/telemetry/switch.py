@@ -147,8 +147,9 @@ def traceparent() -> str | None:
 def _spelled(context: trace.SpanContext) -> str:
     last, spelled = _switch.spelled
     if last is not context:  # a call's contract and its headers name the same span, one after the other
-        trace_id, span_id = context.trace_id.to_bytes(16, "big"), context.span_id.to_bytes(8, "big")
-        spelled = f"00-{trace_id.hex()}-{span_id.hex()}-{context.trace_flags & 0xFF:02x}"
+        trace_id, span_id, _, flags, _, _ = context
+        text = (trace_id << 72 | span_id << 8 | flags & 0xFF).to_bytes(25, "big").hex()
+        spelled = f"00-{text[:32]}-{text[32:48]}-{text[48:]}"
         _switch.spelled = context, spelled
     return spelled
 
@@ -161,9 +162,10 @@ def inject(headers: MutableMapping[str, str]) -> None:
     if tracer() is None:
         return
     context = trace.get_current_span().get_span_context()
-    if not context.is_valid:
+    _, _, _, _, state, valid = context
+    if not valid:
         return
-    if context.trace_state or baggage.get_all() or not _are_usual(propagate.get_global_textmap()):
+    if state or baggage.get_all() or not _are_usual(propagate.get_global_textmap()):
         propagate.inject(headers)
     else:
         headers[_TRACEPARENT] = _spelled(context)
