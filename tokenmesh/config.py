@@ -84,8 +84,8 @@ class Settings:
     ``receipt_cache_max``: how many receipts are kept ready in memory.
     ``wallet_cache_s``: how long a payer's wallet is believed before the ledger is asked again.
     ``wallet_cache_max``: how many wallets and allowances are kept in memory.
-    ``unknown_asked_max``: how often in a second the ledger is asked for wallets that are not known; and for
-    what is not known that one payer names. Five times as often at once.
+    ``unknown_asked_max``: how often in a second the ledger is asked for wallets that are not known; half as
+    often for what one payer names that is not there. Five times as often at once.
     ``policy_cache_s``: how long the policy is believed before the ledger is asked again.
     ``ledger_wait_s``: how long a request waits for the ledger before it is answered 503.
 

@@ -77,10 +77,6 @@ class Misses:
         ration = self._rations.get(payer)
         return ration is None or ration.take(now)
 
-    def has_missed(self, payer: str) -> bool:
-        """Whether the last thing that ``payer`` named was not there."""
-        return payer in self._rations
-
     def is_used_up(self, payer: str, now: float) -> bool:
         """Whether :meth:`may_ask` would say no."""
         ration = self._rations.get(payer)
@@ -91,8 +87,12 @@ class Misses:
         self._rations.pop(payer, None)
 
     def missed(self, payer: str, now: float) -> None:
-        """The ledger does not have it."""
-        if payer not in self._rations:
+        """The ledger does not have it. That counts as much again as to have asked: who is made to wait for
+        each answer, and comes again at once, has to run out of it too."""
+        ration = self._rations.get(payer)
+        if ration is not None:
+            ration.take(now)
+        else:
             self._rations[payer] = Ration(self._a_second, now)
             while len(self._rations) > self._size_max:
                 try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from typing import Any, NoReturn
 
 from tokenmesh import journal as records
@@ -181,7 +182,7 @@ class Provider:
         except JournalError as error:
             raise _unkept(error, call.contract.jti) from error
         if type(result) is not records.Claimed:
-            call.result = result
+            call.result = None if isinstance(result, Future) else result
             return False
         self._note(call, result)
         return True

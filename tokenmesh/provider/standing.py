@@ -196,8 +196,7 @@ class Standing:
         """What is set aside for a contract by now, if that may be more than the ``tokens`` that were there
         when the ledger was asked last."""
         contract = signed.body
-        vain = self._allowances.is_doubted(contract.via) and self._misses.has_missed(contract.iss)
-        if contract.via == HOLD or vain or not self._misses.may_ask(contract.iss, self._clock()):
+        if contract.via == HOLD or not self._misses.may_ask(contract.iss, self._clock()):
             return None
         self._known.pop((signed.header, contract.via, contract.op), None)
         allowance = yield from self._allowances.again(contract.via)
