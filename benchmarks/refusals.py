@@ -4,7 +4,8 @@
 
 For each way to be refused, the CPU of one request to a priced handler, less that of the same request to the
 same handler without tokenmesh, which runs. As in ``hot_path.py``, rounds alternate and the best of each
-counts. Every request is another one: nothing is refused out of a cache of refusals.
+counts. Every request is another one: nothing is refused out of a cache of refusals. A round is long enough to
+use up what the ledger is asked at once for what it does not have, and the best one begins after that.
 """
 
 from __future__ import annotations
@@ -168,8 +169,7 @@ def _unknown_certificate(world: Stage, allowance: str) -> Iterator[str]:
 def _signed(
     world: Stage, allowance: str, changed: Callable[[], dict[str, Any]], signer: Wallet | None = None
 ) -> Iterator[str]:
-    """Contracts with some claims changed, signed by the payer or somebody else; for an hour ago, if that is
-    what is changed."""
+    """Contracts with some claims changed, signed by the payer or by somebody else."""
     for text in world.contracts(allowance, range(10**9)):
         yield sign(parse_contract(text).body._replace(**changed()), signer or world.payer)
 
@@ -199,7 +199,7 @@ def _used_number(world: Stage, allowance: str) -> Iterator[str]:
     return _signed(world, allowance, lambda: {"seq": 0})
 
 
-def _ending(world: Stage, allowance: str) -> Iterator[str]:
+def _ending(world: Stage, _allowance: str) -> Iterator[str]:
     """Valid for longer than what it is paid by."""
     return _signed(world, world.ending, dict)
 
@@ -237,22 +237,22 @@ _FRAMEWORKS: dict[str, tuple[Callable[[Any], Any], Callable[..., None]]] = {
 }
 
 
-def measure(rounds: int = ROUNDS) -> dict[str, dict[str, float]]:
-    """``{framework: {refusal: microseconds added}}``."""
+def measure(rounds: int = ROUNDS, calls: int = CALLS_A_ROUND) -> dict[str, dict[str, float]]:
+    """``{framework: {refusal: microseconds added}}``, of rounds with so many ``calls``."""
     with tempfile.TemporaryDirectory() as home:
         world = Stage(Path(home))
         with payee(world) as (mesh, ledger):
             world.set(ledger)
             return {
                 name: _measure(
-                    world, world.set_aside(ledger), application(None), application(mesh), call, rounds
+                    world, world.set_aside(ledger), application(None), application(mesh), call, rounds, calls
                 )
                 for name, (application, call) in _FRAMEWORKS.items()
             }
 
 
 def _measure(
-    world: Stage, allowance: str, plain: Any, priced: Any, call: Callable[..., None], rounds: int
+    world: Stage, allowance: str, plain: Any, priced: Any, call: Callable[..., None], rounds: int, calls: int
 ) -> dict[str, float]:
     added = {}
     for used in allowance, world.spent:  # as in a service that is in use
@@ -261,9 +261,9 @@ def _measure(
         contracts = refusal.contracts(world, allowance)
         without, refused = [], []
         for _ in range(rounds):
-            made = list(zip_first(contracts, CALLS_A_ROUND))
-            without.append(cpu_us(partial(call, plain, made)))
-            refused.append(cpu_us(partial(call, priced, made, refusal.status)))
+            made = list(zip_first(contracts, calls))
+            without.append(cpu_us(partial(call, plain, made), calls))
+            refused.append(cpu_us(partial(call, priced, made, refusal.status), calls))
         added[name] = round(min(refused) - min(without), 1)
     return added
 
@@ -283,7 +283,7 @@ def main() -> None:
         return
     print(f"CPU that a refused request adds to the plain handler, microseconds (at most {LIMIT_US}):")
     for name in REFUSALS:
-        print(f"{name:<16}" + "".join(f"{figures[one][name]:>8.0f} {one}" for one in figures))
+        print(f"{name:<20}" + "".join(f"{figures[one][name]:>8.0f} {one}" for one in figures))
 
 
 if __name__ == "__main__":
