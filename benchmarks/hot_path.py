@@ -69,7 +69,7 @@ class World:
     def __init__(self, home: Path) -> None:
         authority = CertificateAuthority.create(home, passphrase=lambda: None)
         governance = authority.new_identity("governance", "governor")
-        self.home = home
+        self.home, self.authority, self.governance = home, authority, governance
         self.payer = Wallet.create(home, PAYER, authority, passphrase=lambda: None)
         self.payee = Wallet.create(home, PAYEE, authority, passphrase=lambda: None)
         with EmbeddedLedger.create(
@@ -94,9 +94,9 @@ class World:
         assert outcome.ok, outcome
         return outcome.detail
 
-    def allowance(self, ledger: EmbeddedLedger, tokens: int) -> str:
+    def allowance(self, ledger: EmbeddedLedger, tokens: int, *, last_s: int = 7_200) -> str:
         """Tokens set aside for the payee."""
-        allowance = {"id": new_id(), "payee": PAYEE, "tokens": tokens, "exp": int(time.time()) + 7_200}
+        allowance = {"id": new_id(), "payee": PAYEE, "tokens": tokens, "exp": int(time.time()) + last_s}
         self._submit(ledger, self.payer, "open", allowance)
         return str(allowance["id"])
 

@@ -902,6 +902,25 @@ def test_a_payee_that_does_not_see_a_hold_yet_is_asked_again(shop: Wire) -> None
     assert shop.slept[0] >= 0.3
 
 
+@pytest.mark.parametrize("code", ["wallet_unknown", "certificate_unknown"])
+def test_a_payee_that_has_not_asked_for_this_wallet_is_asked_again(shop: Wire, code: str) -> None:
+    """Many strangers come, and it says when it will know better: the same contract, once more, then."""
+    shop.payee.script.append(problem(401, code, headers={"Retry-After": "2"}))
+    assert shop.call().status == 200
+    assert len(set(shop.texts)) == 1
+    assert shop.slept[0] >= 2
+    shop.payee.script.extend([problem(401, "wallet_unknown", headers={"Retry-After": "2"})] * 2)
+    with pytest.raises(Refused, match="wallet_unknown"):
+        shop.call()
+
+
+def test_a_payee_that_has_asked_for_this_wallet_is_believed(shop: Wire) -> None:
+    shop.payee.script.append(problem(401, "wallet_unknown"))
+    with pytest.raises(Refused, match="wallet_unknown"):
+        shop.call()
+    assert shop.slept == []
+
+
 # A ledger that is away
 
 

@@ -84,6 +84,8 @@ class Settings:
     ``receipt_cache_max``: how many receipts are kept ready in memory.
     ``wallet_cache_s``: how long a payer's wallet is believed before the ledger is asked again.
     ``wallet_cache_max``: how many wallets and allowances are kept in memory.
+    ``unknown_asked_max``: how often in a second the ledger is asked for wallets that are not known; half as
+    often for what one payer names that is not there. Five times as often at once.
     ``policy_cache_s``: how long the policy is believed before the ledger is asked again.
     ``ledger_wait_s``: how long a request waits for the ledger before it is answered 503.
 
@@ -149,6 +151,7 @@ class Settings:
     receipt_cache_max: int = _limit(10_000, 1, 10**7)
     wallet_cache_s: float = _limit(5, 0, 3_600)
     wallet_cache_max: int = _limit(10_000, 1, 10**7)
+    unknown_asked_max: int = _limit(20, 1, 10**6)
     policy_cache_s: float = _limit(5, 0, 3_600)
     ledger_wait_s: float = _limit(5, 0.01, 600)
 

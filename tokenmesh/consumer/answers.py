@@ -45,6 +45,7 @@ _PRICE = frozenset(
     {"contract_required", "too_few_tokens", "other_operation", "hold_required", "private_required"}
 )
 _BEHIND = frozenset({"allowance_unknown", "hold_unknown"})
+_STRANGER = frozenset({"wallet_unknown", "certificate_unknown"})
 _OVER = frozenset({"expired", "hold_ended", "hold_unknown"})
 _ASIDE = frozenset({"response_not_kept", "contract_void"})
 """Problems whose receipt is for another response than the one it comes with."""
@@ -251,10 +252,14 @@ class Answers:
             call.doubt = True
             raise Again(call.unknown(f"{code}: {problem.get('detail')}"), retry_after=retry_after)
         if status == 402:
-            self._unpaid(call, problem, error)
+            self._unpaid(call, problem, error, retry_after)
         if status == 401 and code in _CLOCK:
             call.doubt, call.shelf.skew_s = False, self._skew(response)
             raise Resign(error)
+        if status == 401 and code in _STRANGER and retry_after is not None and not call.asked_again:
+            # The ledger was not asked for us, as many unknown ones came; we may be registered by now.
+            call.asked_again = True
+            raise Again(NotFundedYet(str(error), service=call.service), retry_after=retry_after)
         if status == 401 and code in _CERTIFICATE:
             raise Resign(error)  # a rotation may be on its way; signing takes up the new key
         if call.doubt and not (status == 403 or code in _CLOCK):
@@ -263,7 +268,9 @@ class Answers:
         call.doubt = False
         raise error
 
-    def _unpaid(self, call: Call, problem: dict[str, Any], error: Refused) -> NoReturn:
+    def _unpaid(
+        self, call: Call, problem: dict[str, Any], error: Refused, retry_after: float | None
+    ) -> NoReturn:
         code, ticket = problem.get("code"), call.ticket
         if code in _PRICE and call.repriced < REPRICED_MAX:
             self._reprice(call, problem)
@@ -273,7 +280,8 @@ class Answers:
             behind = not self._treasury.used_up(ticket)
         if behind and not call.asked_again:
             call.asked_again = True
-            raise Again(NotFundedYet(str(error), service=call.service), retry_after=ASK_AGAIN_S)
+            wait = max(ASK_AGAIN_S, retry_after or 0.0)
+            raise Again(NotFundedYet(str(error), service=call.service), retry_after=wait)
         if ticket is not None and code in ("allowance_used_up", "sequence_used"):
             call.ticket = None
             self._treasury.returned(ticket, reusable=False)

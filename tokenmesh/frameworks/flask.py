@@ -19,6 +19,7 @@ from typing import Any, cast
 import flask
 from flask import Flask
 from flask.blueprints import Blueprint
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Rule
 
@@ -440,7 +441,11 @@ def _too_large(most: int) -> Refused:
 
 def _respond(app: Flask, answer: Answer) -> Any:
     """A response with exactly these headers."""
-    response = app.response_class(answer.body, answer.status)
-    response.headers.clear()
-    response.headers.extend(answer.headers)
+    headers = Headers(answer.headers)
+    # A list, as werkzeug would make of the body itself, after it had measured it for a header of its own.
+    response = app.response_class([answer.body], answer.status, headers)
+    if response.headers is not headers or len(headers) != len(answer.headers):
+        # The class has added some, such as the Content-Type that it has by default.
+        response.headers.clear()
+        response.headers.extend(answer.headers)
     return response

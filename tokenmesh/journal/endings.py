@@ -115,6 +115,10 @@ def give_up_funds(execute: Execute, claim: tuple[str, str], was: Open) -> None:
         )
 
 
+KNOWN = "SELECT 1 FROM claims WHERE payer = ? AND jti = ?"
+"""Whether there is anything for :func:`find` to find."""
+
+
 def find(execute: Execute, payer: str, jti: str) -> Found | None:
     """Everything known of a contract; an open claim is ``open`` here, whether its owner lives or not."""
     row = execute(

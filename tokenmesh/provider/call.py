@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import json
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from tokenmesh.journal import NewClaim
+from tokenmesh.journal import ClaimResult, NewClaim
 from tokenmesh.provider.checks import NO_FUNDS, Fault
 from tokenmesh.provider.offers import Offer
 from tokenmesh.provider.problems import CATALOGUE, Problem, Refused
@@ -21,9 +22,10 @@ class Call:
     """A contract that holds for a request; once it is claimed, the call while its handler runs.
 
     ``fault`` is why it would be refused if it were new: one that has ended earlier still gets its answer.
-    ``checked`` is set once everything but the body has been looked at. ``charged`` is what will be owed, at
-    most ``price.needed``. ``left`` is what the allowance has left. ``by`` is the journal's number
-    for who has claimed it. ``provider`` is who takes it.
+    ``holds`` is set once its payer was found to have signed it, ``checked`` once everything but the body has
+    been looked at. ``charged`` is what will be owed, at most ``price.needed``. ``left`` is what the allowance
+    has left. ``by`` is the journal's number for who has claimed it, ``result`` what the journal has said in
+    place of a claim. ``provider`` is who takes it.
     """
 
     __slots__ = (
@@ -33,10 +35,12 @@ class Call:
         "contract",
         "fault",
         "funds",
+        "holds",
         "left",
         "price",
         "provider",
         "request",
+        "result",
         "signed",
         "terms",
     )
@@ -52,10 +56,12 @@ class Call:
         self.price = price
         self.charged = price.default
         self.checked = False
+        self.holds = False
         self.fault: Fault | None = None
         self.funds = NO_FUNDS
         self.left: int | None = None
         self.by: int | None = None
+        self.result: ClaimResult | None = None
 
     def entry(self) -> NewClaim:
         """What the journal is to claim."""
@@ -101,9 +107,14 @@ def parse(text: bytes) -> Signed[Contract]:
     return documents.parse_presented(text) if b"~" in text else documents.parse_contract(text)
 
 
-def offers(request: Request, terms: Terms, price: Price) -> Sequence[dict[str, Any]]:
-    """What the request could have been paid with."""
+def offers(request: Request, terms: Terms, price: Price) -> str:
+    """What the request could have been paid with, as JSON."""
     offer = Offer.of(terms, request.method, request.path)
-    if offer.up_to is None:
+    if offer.up_to is None and offer.tokens != price.needed:
         offer = offer._replace(tokens=price.needed)
-    return [offer.to_json()]
+    return _json(offer)
+
+
+@lru_cache(maxsize=1_024)
+def _json(offer: Offer) -> str:
+    return json.dumps([offer.to_json()], separators=(",", ":"), ensure_ascii=False)

@@ -17,6 +17,7 @@ from tokenmesh.provider.terms import Price, Request, Terms
 from tokenmesh_chaincode.certificates import public_key
 from tokenmesh_chaincode.documents import Contract, Header
 from tokenmesh_chaincode.limits import RECORD_KEEP_S
+from tokenmesh_chaincode.rules import allows
 
 SETTLE_MARGIN_S_MAX = 30.0
 """How long before the end of the grace a contract must be fulfilled, so that it is settled in time."""
@@ -25,10 +26,12 @@ SETTLE_MARGIN_PART = 0.2
 
 
 class Fault(NamedTuple):
-    """Why a contract is not good: the ``code`` of a problem and its ``detail``."""
+    """Why a contract is not good: the ``code`` of a problem and its ``detail``; ``retry_after`` so many
+    seconds it may be good, for the ledger was not asked."""
 
     code: str
     detail: str
+    retry_after: float | None = None
 
 
 class Key(NamedTuple):
@@ -92,6 +95,15 @@ def addressed(contract: Contract, header: Header, domain: str, payee: str) -> Fa
     return None
 
 
+def certified(contract: Contract, key: Key) -> Fault | None:
+    """Signed with a certificate that was good when it was signed, and was not revoked since."""
+    if key.revoked:
+        return Fault("certificate_revoked", f"Governance has revoked this certificate of {contract.iss}.")
+    if key.until is not None and contract.iat > key.until:
+        return Fault("certificate_ended", f"{contract.iss} had another certificate when it was signed.")
+    return None
+
+
 def bound(contract: Contract, request: Request) -> Fault | None:
     """Made for this very request: method and target. The body's digest is compared once it has been read."""
     if not contract.op:
@@ -103,17 +115,34 @@ def bound(contract: Contract, request: Request) -> Fault | None:
     return None
 
 
-def timely(contract: Contract, policy: Mapping[str, Any], now: float, skew_s: float) -> Fault | None:
-    """Not expired, not from the future, not longer-lived than allowed."""
+def timely(contract: Contract, now: float, skew_s: float) -> Fault | None:
+    """Not expired, not from the future."""
     if now >= contract.exp:
         return Fault("expired", f"It expired {now - contract.exp:.0f} s ago.")
     if contract.iat > now + skew_s:
         return Fault("not_yet_valid", f"It begins in {contract.iat - now:.0f} s, by this payee's clock.")
+    return None
+
+
+def lifetime(contract: Contract, policy: Mapping[str, Any]) -> Fault | None:
+    """Not longer-lived than allowed."""
     longest = policy["contract_ttl_s_max"]
     if contract.exp - contract.iat > longest:
         return Fault(
             "lives_too_long", f"It is valid for {contract.exp - contract.iat} s; {longest} s are allowed."
         )
+    return None
+
+
+def permitted(
+    contract: Contract, policy: dict[str, Any], payer: Payer | None, payee: Payer | None
+) -> Fault | None:
+    """Neither party frozen, and the policy not against it."""
+    for name, wallet in ((contract.iss, payer), (contract.aud, payee)):
+        if wallet is None or wallet.frozen_at is not None:
+            return Fault("wallet_frozen", f"The wallet {name} was frozen by governance.")
+    if not allows(policy, contract.iss, contract.aud, contract.op):
+        return Fault("forbidden", f"{contract.iss} may not call {contract.op} of {contract.aud}.")
     return None
 
 

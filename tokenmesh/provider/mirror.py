@@ -12,6 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from tokenmesh.errors import LedgerBusy, LedgerUnavailable
@@ -41,13 +42,14 @@ def within(answer: Future[V], seconds: float) -> Steps[V]:
 
 
 class _Entry(Generic[V]):
-    __slots__ = ("asked_at", "doubted_at", "refreshing", "value")
+    """``tried_at`` is when the ledger was asked last, whether or not it has answered."""
+
+    __slots__ = ("asked_at", "doubted_at", "tried_at", "value")
 
     def __init__(self, value: V, asked_at: float, doubted_at: float) -> None:
         self.value = value
-        self.asked_at = asked_at
+        self.asked_at = self.tried_at = asked_at
         self.doubted_at = doubted_at
-        self.refreshing = False
 
 
 class Mirror(Generic[V]):
@@ -85,17 +87,38 @@ class Mirror(Generic[V]):
         entry = self._entries.get(key)
         return -math.inf if entry is None else entry.asked_at + self.believe_s * REFRESH_AT
 
+    def is_asked(self, key: str) -> bool:
+        """Whether a question about ``key`` is under way, which who asks now would share."""
+        return key in self._pending
+
+    def believable(self, key: str) -> V | Any:
+        """The value for ``key``, if what was said last may be believed; ``MISSING`` if the ledger has to be
+        waited for. What is getting old is asked for anew."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return MISSING
+        now = self._clock()
+        if now - entry.asked_at >= self.believe_s:
+            return MISSING
+        # Below zero: the clock was set back, and the entry may be older than it seems. Asked once in a while
+        # and not by everyone who comes: a ledger that is down would get a question for each request.
+        if not 0 <= now - entry.tried_at < self.believe_s * REFRESH_AT:
+            entry.tried_at = now
+            with suppress(LedgerBusy):
+                self._fetch(key)
+        return entry.value
+
     def get(self, key: str) -> Steps[V]:
         """The value for ``key``, waiting for the ledger only if nothing believable is at hand."""
-        entry = self._entries.get(key)
-        if entry is not None:
-            age = self._clock() - entry.asked_at
-            if age < self.believe_s:
-                # An age below zero: the clock was set back, and the entry may be older than it seems.
-                if not 0 <= age < self.believe_s * REFRESH_AT and not entry.refreshing:
-                    self._refresh(key, entry)
-                return entry.value
+        value = self.believable(key)
+        if value is not MISSING:
+            return value
         return (yield from within(self._fetch(key), self._wait_s))
+
+    def is_doubted(self, key: str) -> bool:
+        """Whether somebody has doubted what is said of ``key`` just now, so that :meth:`again` would wait."""
+        entry = self._entries.get(key)
+        return entry is not None and 0 < ASK_AGAIN_S - (self._clock() - entry.doubted_at) <= ASK_AGAIN_S
 
     def again(self, key: str) -> Steps[V]:
         """The value for ``key`` for one who doubts what was said last, as the ledger says it from now on.
@@ -116,15 +139,6 @@ class Mirror(Generic[V]):
                     return newer.value
             entry.doubted_at = self._clock()
         return (yield from within(self._fetch(key), self._wait_s))
-
-    def _refresh(self, key: str, entry: _Entry[V]) -> None:
-        entry.refreshing = True
-        try:
-            answer = self._fetch(key)
-        except LedgerBusy:
-            entry.refreshing = False
-            return
-        answer.add_done_callback(lambda _: setattr(entry, "refreshing", False))
 
     def _fetch(self, key: str) -> Future[V]:
         """One question for all who ask at the same time."""

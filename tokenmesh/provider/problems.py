@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from functools import cache
+from json.encoder import encode_basestring
+from typing import NamedTuple
 
 from tokenmesh.errors import TokenmeshError
 
@@ -136,12 +138,12 @@ class Answer(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """A refusal: its ``code`` from the catalogue, and ``detail``, which says why."""
+    """A refusal: its ``code`` from the catalogue, and ``detail``, which says why. ``offers`` are JSON."""
 
     code: str
     detail: str
     contract_id: str | None = None
-    offers: Sequence[Mapping[str, Any]] | None = None
+    offers: str | None = None
     retry_after: float | None = None
     receipt: str | None = None
 
@@ -151,20 +153,13 @@ class Problem(NamedTuple):
 
     def body(self) -> bytes:
         """The problem as compact JSON."""
-        status, title, action = CATALOGUE[self.code]
-        content: dict[str, Any] = {
-            "type": PROBLEM_TYPE + self.code,
-            "title": title,
-            "status": status,
-            "detail": self.detail,
-            "action": action,
-            "code": self.code,
-        }
+        head, tail = _fixed(self.code)
+        text = f"{head}{encode_basestring(self.detail)}{tail}"
         if self.contract_id is not None:
-            content["contract_id"] = self.contract_id
+            text += f',"contract_id":{encode_basestring(self.contract_id)}'
         if self.offers is not None:
-            content["offers"] = list(self.offers)
-        return _ENCODER.encode(content).encode("utf-8", "replace")
+            text += f',"offers":{self.offers}'
+        return f"{text}}}".encode("utf-8", "replace")
 
     def answer(self) -> Answer:
         """The response to send."""
@@ -183,6 +178,15 @@ class Problem(NamedTuple):
         if self.receipt is not None:
             headers.append((RECEIPT_HEADER, self.receipt))
         return Answer(self.status, headers, body)
+
+
+@cache
+def _fixed(code: str) -> tuple[str, str]:
+    """What all problems with a code have in common, as JSON: before their detail, and after it."""
+    status, title, action = CATALOGUE[code]
+    head = _ENCODER.encode({"type": PROBLEM_TYPE + code, "title": title, "status": status})
+    tail = _ENCODER.encode({"action": action, "code": code})
+    return f'{head[:-1]},"detail":', f",{tail[1:-1]}"
 
 
 class Answered(TokenmeshError):

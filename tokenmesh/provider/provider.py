@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from typing import Any, NoReturn
 
 from tokenmesh import journal as records
@@ -115,6 +116,8 @@ class Provider:
             if funds is not None:
                 call.funds = funds
                 call.checked = True
+                return call
+        self._look(call)
         return call
 
     def admit(self, call: Call) -> Steps[None]:
@@ -158,7 +161,7 @@ class Provider:
             fault = Fault("expired", f"It expired {now - contract.exp:.0f} s ago, while it was looked at.")
             yield from self.recall(call, fault)
         try:
-            result = yield from wait(self.journal.claim(call.entry(), now))
+            result = yield from self._claim(call, now)
             if not isinstance(result, records.Claimed):
                 result = yield from self._claim_again(result, call)
         except LedgerError as error:
@@ -170,7 +173,7 @@ class Provider:
         self._note(call, result)
 
     def claim_at_once(self, call: Call) -> bool:
-        """Try :meth:`claim` without waiting for anything; False: it is still to be done."""
+        """Try :meth:`claim` without waiting for anything; False: the rest of it is still to be done."""
         journal, now = self.journal, self._clock()
         if not journal.at_once or now >= call.contract.exp:
             return False
@@ -179,6 +182,7 @@ class Provider:
         except JournalError as error:
             raise _unkept(error, call.contract.jti) from error
         if type(result) is not records.Claimed:
+            call.result = None if isinstance(result, Future) else result
             return False
         self._note(call, result)
         return True
@@ -247,15 +251,54 @@ class Provider:
 
     # What is behind them
 
+    def _look(self, call: Call) -> None:
+        """As much of :meth:`check` as needs no waiting. Refuses at once what it can: what costs its sender
+        nothing is to cost little here.
+
+        What a contract says of itself comes before its signature, which takes longest to look at: nobody
+        gains by being refused. But one that was taken earlier gets its answer whatever is wrong with it by
+        now, if its signature holds.
+        """
+        contract, signed, standing = call.contract, call.signed, self._standing
+        fault = checks.addressed(contract, signed.header, standing.domain, standing.payee) or checks.bound(
+            contract, call.request
+        )
+        if fault is not None:
+            self._refuse(fault, call)
+        fault = (
+            checks.offered(contract, call.terms, call.price, call.request)
+            or standing.untimely(contract)
+            or standing.unfunded(contract)
+        )
+        if fault is not None and self._is_new(contract):
+            self._refuse(fault, call)
+        verdict = standing.signed_at_once(signed)
+        if isinstance(verdict, Fault):
+            self._refuse(verdict, call)
+        call.holds = verdict is True
+        if not call.holds or fault is not None:
+            return
+        funds = standing.funds_at_once(signed)
+        if isinstance(funds, Funds):
+            call.funds = funds
+            call.checked = True
+        elif funds is not None and self._is_new(contract):
+            self._refuse(funds, call)
+
+    def _is_new(self, contract: Contract) -> bool:
+        """Whether it is certain, without waiting, that a contract has not been taken yet."""
+        if not self.journal.at_once:
+            return False
+        try:
+            return self.journal.find(contract.iss, contract.jti) is None
+        except JournalError as error:
+            raise _unkept(error, contract.jti) from error
+
     def check_further(self, call: Call) -> Steps[None]:
         """The rest of :meth:`check`: everything that is not plainly good, or not known lately."""
         contract, signed, standing = call.contract, call.signed, self._standing
         try:
-            fault = (
-                checks.addressed(contract, signed.header, standing.domain, standing.payee)
-                or (yield from standing.signed(signed))
-                or checks.bound(contract, call.request)
-            )
+            fault = None if call.holds else (yield from standing.signed(signed))
             if fault is not None:
                 self._refuse(fault, call)
             funds = checks.offered(contract, call.terms, call.price, call.request) or (
@@ -269,12 +312,17 @@ class Provider:
         else:
             call.funds = funds
 
+    def _claim(self, call: Call, now: float) -> Steps[ClaimResult]:
+        if call.result is not None:  # said a moment ago, when it was tried at once
+            return call.result
+        return (yield from wait(self.journal.claim(call.entry(), now)))
+
     def _claim_again(self, result: ClaimResult, call: Call) -> Steps[ClaimResult]:
         """Claim once more, where the journal's answer may be due to what this process knows or has missed."""
         contract = call.contract
         if isinstance(result, records.AllowanceUsedUp) and call.fault is None:
             # It may have been refilled since the ledger was asked.
-            funds = yield from self._standing.funds(call.signed, doubted=True)
+            funds = yield from self._standing.more_funds(call.signed, call.funds.tokens)
             if isinstance(funds, Funds) and funds.tokens > call.funds.tokens:
                 call.funds = funds
                 result = yield from wait(self.journal.claim(call.entry(), self._clock()))
@@ -311,7 +359,7 @@ class Provider:
         offers = None
         if CATALOGUE[fault.code][0] == 402:
             offers = offers_for(call.request, call.terms, call.price)
-        raise Refused(Problem(fault.code, fault.detail, call.contract.jti, offers))
+        raise Refused(Problem(fault.code, fault.detail, call.contract.jti, offers, fault.retry_after))
 
     def _remember_unended(self, call: Call) -> None:
         self._unended[call.contract.iss, call.contract.jti] = call.by

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from tokenmesh.provider.call import Call
 from tokenmesh.telemetry import about, log
 
@@ -10,6 +12,8 @@ _log = log("tokenmesh.provider")
 
 def say_refused(operation: str, code: str, call: Call | None) -> None:
     """A request was answered with a problem: what its contract says is worth no more than its signature."""
+    if not _log.isEnabledFor(logging.INFO):
+        return  # before anything is looked up for a record that nobody gets: strangers cause these
     known = about(None if call is None else call.contract, operation=operation)
     _log.info("a call of %s is refused: %s", operation, code, extra=known)
 

@@ -7,8 +7,8 @@ what was accepted in good faith within ``propagation_s`` of a change.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
@@ -16,13 +16,13 @@ from tokenmesh.config import Settings
 from tokenmesh.journal import HOLD
 from tokenmesh.ledger.base import Allowance, Ledger
 from tokenmesh.provider import checks
+from tokenmesh.provider.asking import UNASKED_RETRY_S, Misses, Strangers
 from tokenmesh.provider.checks import Fault, Funds, Payer
 from tokenmesh.provider.mirror import MISSING, Mirror, within
 from tokenmesh.steps import Steps
 from tokenmesh_chaincode import documents
 from tokenmesh_chaincode.documents import Contract, Header, Signed
 from tokenmesh_chaincode.limits import RECORD_KEEP_S
-from tokenmesh_chaincode.rules import allows
 
 ALLOWANCE_BELIEVED_PART = 0.2
 """The part of the policy's grace for which an allowance is believed: its payer may have closed it, which
@@ -71,6 +71,8 @@ class Standing:
             size_max=size_max,
             wait_s=wait_s,
         )
+        self._strangers = Strangers(ledger, self._payers, settings, clock)
+        self._misses = Misses(settings.unknown_asked_max, size_max)
         self._policy: Mirror[dict[str, Any]] = Mirror(
             lambda _: ledger.policy(),
             self._read_policy,
@@ -106,64 +108,155 @@ class Standing:
             return tuple.__new__(Funds, (known.tokens, now + known.settle_within_s))
         return None
 
+    def untimely(self, contract: Contract) -> Fault | None:
+        """Whether a contract is not good at this moment."""
+        return checks.timely(contract, self._clock(), self._skew_s)
+
+    def unfunded(self, contract: Contract) -> Fault | None:
+        """What :meth:`funds` would say of what pays for a contract, if that is certain without a question:
+        it is not known, and its payer has named too much lately that is not there."""
+        payer, via = contract.iss, contract.via
+        if via == HOLD:
+            return _no_hold(contract) if self._misses.is_used_up(payer, self._clock()) else None
+        known = self._allowances.at_hand(via)
+        if (known is not MISSING and known is not None) or self._allowances.is_asked(via):
+            return None
+        if self._allowances.is_doubted(via) or self._misses.is_used_up(payer, self._clock()):
+            return _no_allowance(contract)
+        return None
+
+    def signed_at_once(self, signed: Signed[Contract]) -> Fault | Literal[True] | None:
+        """The part of :meth:`signed` that waits for nothing: a fault, or True if there is none. None is no
+        verdict: then take the long way."""
+        contract, x5t = signed.body, signed.header.x5t
+        payer = self._payers.at_hand(contract.iss)
+        if payer is MISSING or payer is None or x5t not in payer.keys:
+            return self._strangers.at_once(contract.iss, x5t)
+        # However old: a thumbprint's key is always the same one. And who has no key gets nothing asked.
+        if not documents.verify(signed, payer.keys[x5t].key):
+            return _forged(contract)
+        payer = self._payers.believable(contract.iss)
+        if payer is MISSING or payer is None or x5t not in payer.keys:
+            return None
+        return checks.certified(contract, payer.keys[x5t]) or True
+
     def signed(self, signed: Signed[Contract]) -> Steps[Fault | None]:
         """Whether the payer's wallet, as registered, signed the contract while its certificate was good."""
         contract, x5t = signed.body, signed.header.x5t
-        payer = yield from self._payers.get(contract.iss)
-        if payer is None or x5t not in payer.keys:
+        payer = self._payers.at_hand(contract.iss)
+        if payer is MISSING or payer is None or x5t not in payer.keys:
             # Registered or rotated since the ledger was asked?
-            payer = yield from self._payers.again(contract.iss)
-            if payer is None:
-                return Fault("wallet_unknown", f"There is no wallet {contract.iss} on this ledger.")
-            if x5t not in payer.keys:
-                return Fault(
-                    "certificate_unknown", f"{contract.iss} has no certificate with thumbprint {x5t}."
-                )
+            payer = yield from self._strangers.ask(contract.iss, x5t)
+        else:
+            payer = yield from self._payers.get(contract.iss)
+        if isinstance(payer, Fault):
+            return payer
+        if payer is None:
+            return Fault("wallet_unknown", f"There is no wallet {contract.iss} on this ledger.")
+        if x5t not in payer.keys:
+            return Fault("certificate_unknown", f"{contract.iss} has no certificate with thumbprint {x5t}.")
         key = payer.keys[x5t]
         if not documents.verify(signed, key.key):
             return _forged(contract)
-        if key.revoked:
-            return Fault("certificate_revoked", f"Governance has revoked this certificate of {contract.iss}.")
-        if key.until is not None and contract.iat > key.until:
-            return Fault("certificate_ended", f"{contract.iss} had another certificate when it was signed.")
-        return None
+        return checks.certified(contract, key)
 
-    def funds(self, signed: Signed[Contract], *, doubted: bool = False) -> Steps[Funds | Fault]:
+    def funds_at_once(self, signed: Signed[Contract]) -> Funds | Fault | None:
+        """The part of :meth:`funds` that waits for nothing. None is no verdict: then take the long way."""
+        contract = signed.body
+        policy = self._policy.believable("")
+        payer, payee = self._payers.believable(contract.iss), self._payers.believable(contract.aud)
+        if policy is MISSING or payer is MISSING or payee is MISSING:
+            return None
+        fault = self._permitted(contract, policy, payer, payee)
+        if fault is not None or contract.via == HOLD:
+            return fault
+        allowance = self._allowances.believable(contract.via)
+        if allowance is MISSING or allowance is None:
+            return None
+        return self._of_allowance(signed, policy, allowance)
+
+    def funds(self, signed: Signed[Contract]) -> Steps[Funds | Fault]:
         """Whether a contract that holds may be taken now (in time, not frozen, allowed by the policy), and
-        what is set aside for it. ``doubted``: what was said of that lately is not enough."""
+        what is set aside for it."""
         contract = signed.body
         policy = yield from self._policy.get("")
-        now, payer, payee = self._clock(), contract.iss, contract.aud
-        fault = checks.timely(contract, policy, now, self._skew_s)
+        payer = yield from self._payers.get(contract.iss)
+        payee = yield from self._payers.get(contract.aud)
+        fault = self._permitted(contract, policy, payer, payee)
         if fault is not None:
             return fault
-        for name in (payer, payee):
-            wallet = yield from self._payers.get(name)
-            if wallet is None or wallet.frozen_at is not None:
-                return Fault("wallet_frozen", f"The wallet {name} was frozen by governance.")
-        if not allows(policy, payer, payee, contract.op):
-            return Fault("forbidden", f"{payer} may not call {contract.op} of {payee}.")
         if contract.via == HOLD:
-            hold = yield from within(self._ledger.hold(payer, contract.jti), self._settings.ledger_wait_s)
-            return checks.funds_of_hold(contract, hold, self._clock())
-        allowances = self._allowances
-        if doubted:
-            self._known.pop((signed.header, contract.via, contract.op), None)
-            allowance = yield from allowances.again(contract.via)
-        else:
-            allowance = yield from allowances.get(contract.via)
-            if allowance is None:
-                allowance = yield from allowances.again(contract.via)
-        funds = checks.funds_of_allowance(contract, allowance, now, allowances.believe_s)
+            return (yield from self._hold(contract))
+        allowance = yield from self._allowance(contract)
+        if isinstance(allowance, Fault):
+            return allowance
+        return self._of_allowance(signed, policy, allowance)
+
+    def more_funds(self, signed: Signed[Contract], tokens: int) -> Steps[Funds | Fault | None]:
+        """What is set aside for a contract by now, if that may be more than the ``tokens`` that were there
+        when the ledger was asked last."""
+        contract = signed.body
+        if contract.via == HOLD or not self._misses.may_ask(contract.iss, self._clock()):
+            return None
+        self._known.pop((signed.header, contract.via, contract.op), None)
+        allowance = yield from self._allowances.again(contract.via)
+        self._note_found(contract.iss, allowance is not None and allowance.tokens > tokens)
+        return self._of_allowance(signed, (yield from self._policy.get("")), allowance)
+
+    def _permitted(
+        self, contract: Contract, policy: dict[str, Any], payer: Payer | None, payee: Payer | None
+    ) -> Fault | None:
+        now = self._clock()
+        return (
+            checks.timely(contract, now, self._skew_s)
+            or checks.lifetime(contract, policy)
+            or checks.permitted(contract, policy, payer, payee)
+        )
+
+    def _of_allowance(
+        self, signed: Signed[Contract], policy: dict[str, Any], allowance: Allowance | None
+    ) -> Funds | Fault:
+        now = self._clock()
+        funds = checks.funds_of_allowance(signed.body, allowance, now, self._allowances.believe_s)
         if isinstance(funds, Funds) and allowance is not None and allowance.closed_at is None:
             self._note(signed, allowance, policy, funds.settle_by - now)
         return funds
+
+    def _allowance(self, contract: Contract) -> Steps[Allowance | Fault | None]:
+        """The allowance that a contract is paid by, whose signature holds."""
+        allowances, payer, via = self._allowances, contract.iss, contract.via
+        known = allowances.at_hand(via)
+        if known is not MISSING and known is not None:
+            return (yield from allowances.get(via))
+        if not allowances.is_asked(via) and (
+            allowances.is_doubted(via) or not self._misses.may_ask(payer, self._clock())
+        ):
+            return _no_allowance(contract)
+        # One that was not there a moment ago may have been opened since.
+        allowance = yield from (allowances.get(via) if known is MISSING else allowances.again(via))
+        self._note_found(payer, allowance is not None and allowance.payer == payer)
+        return allowance
+
+    def _hold(self, contract: Contract) -> Steps[Funds | Fault]:
+        """What the hold of a contract has set aside, whose signature holds."""
+        payer, jti = contract.iss, contract.jti
+        if not self._misses.may_ask(payer, self._clock()):
+            return _no_hold(contract)
+        hold = yield from within(self._ledger.hold(payer, jti), self._settings.ledger_wait_s)
+        self._note_found(payer, hold is not None)
+        return checks.funds_of_hold(contract, hold, self._clock())
+
+    def _note_found(self, payer: str, found: bool) -> None:
+        if found:
+            self._misses.found(payer)
+        else:
+            self._misses.missed(payer, self._clock())
 
     def _note(
         self,
         signed: Signed[Contract],
         allowance: Allowance,
-        policy: Mapping[str, Any],
+        policy: dict[str, Any],
         settle_within_s: float,
     ) -> None:
         """This contract is good, and those that differ only in what :meth:`at_once` looks at are so too."""
@@ -201,6 +294,17 @@ class Standing:
 
 def _forged(contract: Contract) -> Fault:
     return Fault("signature_invalid", f"It was not made with the key of {contract.iss}.")
+
+
+def _no_allowance(contract: Contract) -> Fault:
+    return Fault("allowance_unknown", f"{_MANY} {contract.via}.", UNASKED_RETRY_S)
+
+
+def _no_hold(contract: Contract) -> Fault:
+    return Fault("hold_unknown", f"{_MANY} the hold {contract.jti}.", UNASKED_RETRY_S)
+
+
+_MANY = "Its payer has named so much lately that is not there that the ledger is not asked at once for"
 
 
 def _itself(value: Any) -> Any:
