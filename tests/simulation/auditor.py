@@ -203,10 +203,10 @@ class Auditor:
             raise Violation(f"{process.name} was told that {name} came to {outcome}; it is not in the ledger")
 
     def asked_again(self, answers: dict[tuple[str, str, str], Any]) -> None:
-        """What each contract that has ended was answered, when it was sent once more."""
-        for known in self.kept():
+        """What each contract that had ended was answered when it was sent once more; None: nothing."""
+        for key, answer in answers.items():
+            known = self.contracts[key]
             name = f"contract {known.jti}"
-            answer = answers.get((known.payee, known.payer, known.jti))
             if answer is None:
                 raise Violation(f"{name}, sent again, gets no answer")
             fulfilled = known.end is not None and known.end.out == "fulfilled"

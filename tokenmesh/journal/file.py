@@ -107,7 +107,7 @@ class JournalFile:
             raise journal_error(error, self.path) from error
 
     def at_once(self, statement: str, parameters: Sequence[Any]) -> list[Any] | None:
-        """Do one statement as a transaction of its own; None if a constraint refused it.
+        """Do one statement that writes as a transaction of its own; None if a constraint refused it.
 
         Gives what the statement has told: the values, in their order, with which it called ``tell``, a
         function that keeps its value for this and is NULL.
@@ -149,9 +149,17 @@ class JournalFile:
             self._lock.release()
 
     def query(self, statement: str, parameters: Sequence[Any] = ()) -> list[Any]:
-        """All rows of one statement that only reads."""
-        rows: list[Any] = self.read(lambda execute: execute(statement, parameters).fetchall())
-        return rows
+        """All rows of one statement that only reads: as of one moment by itself, with no BEGIN about it."""
+        self._acquire()
+        try:
+            if self._connection is None or self._pid != os.getpid():
+                self._open()
+            cursor = self._cursor
+            return self._patiently(lambda: cursor.execute(statement, parameters).fetchall())
+        except sqlite3.Error as error:
+            raise journal_error(error, self.path) from error
+        finally:
+            self._lock.release()
 
     def checkpoint(self, pages_max: int) -> None:
         """Move the write-ahead log into the file, beside those who write.

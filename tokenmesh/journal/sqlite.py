@@ -116,7 +116,7 @@ class SqliteJournal(Journal):
 
     def find(self, payer: str, jti: str) -> Claim | None:
         """See :meth:`Journal.find`."""
-        if not self._requests.at_once(KNOWN, (payer, jti)):
+        if not self._requests.query(KNOWN, (payer, jti)):
             return None  # half of what looking takes, and whoever makes contracts up has us look
         now = self._clock()
 
