@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tokenmesh.journal import HOLD, NewClaim, StoredResponse, usual
+from tokenmesh.journal import HOLD, AllowanceUsedUp, Claimed, NewClaim, SequenceUsed, StoredResponse, usual
 from tokenmesh.journal.sqlite import SqliteJournal
 from tokenmesh_chaincode.documents import digest
 
@@ -79,11 +79,24 @@ def test_it_leaves_what_the_long_way_leaves(
     answers = some_work(journal, seed)
     journal.close()
     monkeypatch.setattr(usual, "claim", lambda *_: None)
+    monkeypatch.setattr(usual, "why_not", lambda *_: None)
     monkeypatch.setattr(usual, "fulfil", lambda *_: False)
     journal = journal_in(long)
     assert some_work(journal, seed) == answers
     journal.close()
     assert contents(short) == contents(long)
+
+
+def test_what_is_refused_is_looked_for_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A used number, and an allowance that is used up, are found without the write lock."""
+    journal = journal_in(tmp_path / "journal.db")
+    base = NewClaim("shop", "", "text", "GET", "/", digest(b""), "op", 5, "one", "a", 0, 1, NOW + 300, 10)
+    for number in range(2):
+        assert isinstance(journal.claim(base._replace(jti=f"c{number}", seq=number), NOW), Claimed)
+    monkeypatch.setattr(journal, "_claim", None)
+    assert journal.claim(base._replace(jti="c2", seq=1), NOW) == SequenceUsed()
+    assert journal.claim(base._replace(jti="c2", seq=2, funds=12), NOW) == AllowanceUsedUp(2)
+    journal.close()
 
 
 def test_it_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,6 +138,9 @@ class SqliteJournal(Journal):
             if left is not None:
                 self._open[entry.payer, entry.jti] = (entry, by)
                 return tuple.__new__(Claimed, (left, by))
+            refusal = usual.why_not(self._requests, entry)
+            if refusal is not None:
+                return refusal
         result = self._claim(entry, now)
         if type(result) is JournalFull and now >= self._make_room_at:
             self.prune(now)

@@ -9,9 +9,10 @@ longer open or somebody else's. Then nothing has changed, and the long way says 
 
 from __future__ import annotations
 
-from tokenmesh.journal.base import HOLD, NewClaim, StoredResponse, binding
+from tokenmesh.journal.base import HOLD, AllowanceUsedUp, NewClaim, SequenceUsed, StoredResponse, binding
 from tokenmesh.journal.endings import INLINE_BYTES_MAX, header_lines
 from tokenmesh.journal.file import JournalFile
+from tokenmesh.journal.schema import CHUNK
 
 _TAKE = (
     "INSERT INTO claims (payer, jti, binding, tok, via, lane, seq, exp, settle_by, owner, funds, ended) "
@@ -19,6 +20,11 @@ _TAKE = (
 )
 """What the allowance's claims stand for before this one is told on the way: nothing, as ``ended`` is to have.
 RETURNING would say the same after it, and opens a table of its own for its rows: 10 µs of a paid call."""
+_WHY_NOT = (
+    "SELECT bits & ?1, (SELECT used FROM allowances WHERE id = ?2) FROM numbers "
+    "WHERE allowance = ?2 AND lane = ?3 AND chunk = ?4 "
+    "AND NOT EXISTS (SELECT 1 FROM claims WHERE payer = ?5 AND jti = ?6)"
+)
 _FULFIL = (
     "INSERT INTO fulfilling "
     "(payer, jti, charged, at, contract, receipt, status, digest, headers, body, owner) "
@@ -35,6 +41,25 @@ def claim(file: JournalFile, entry: NewClaim, owner: int) -> int | None:
     bound = bytearray(binding(htm, htu, dig))
     told = file.at_once(_TAKE, (payer, jti, bound, tok, via, lane, seq, exp, settle_by, owner, funds))
     return None if told is None else funds - int(told[0]) - tok
+
+
+def why_not(file: JournalFile, entry: NewClaim) -> SequenceUsed | AllowanceUsedUp | None:
+    """Why a contract that :func:`claim` did not take will not be taken the long way either; None: it may be.
+
+    Only looks, where the long way writes and takes it back: a payer may send as many of these as it likes.
+    """
+    if entry.lane is None or entry.seq is None or entry.seq < 0:
+        return None
+    chunk, bit = divmod(entry.seq, CHUNK)
+    rows = file.query(_WHY_NOT, (1 << bit, entry.via, entry.lane, chunk, entry.payer, entry.jti))
+    if not rows:
+        return None
+    is_used, used = rows[0]
+    if is_used:
+        return SequenceUsed()
+    if used is not None and used + entry.tok > entry.funds:
+        return AllowanceUsedUp(entry.funds - used)
+    return None
 
 
 def fulfil(
