@@ -37,6 +37,8 @@ from tokenmesh_chaincode.rules import default_policy
 SECONDS = 5.0
 BATCH_TIMEOUT_MS = 5
 """Short: what gathers, gathers in the clients, and a block need not wait long for more."""
+BATCH_BYTES = 32 * 2**10
+"""What has gathered in a client is larger, and goes into a block at once, without waiting for the timeout."""
 PEER_SETTINGS = {"ledger.history.enableHistoryDatabase": False}
 """The rules never ask a peer for the history of a key: an index that nobody reads need not be written."""
 SETTLEMENTS = (500, 2_000)
@@ -51,7 +53,9 @@ def _quiet(what: str) -> None:
 @contextlib.contextmanager
 def running_network(home: Path, batch_timeout_ms: int) -> Iterator[Network]:
     """A network below ``home`` with the rules and the small chaincode on it; removed at the end."""
-    network = Network(home, batch_timeout_ms=batch_timeout_ms, peer_settings=PEER_SETTINGS)
+    network = Network(
+        home, batch_timeout_ms=batch_timeout_ms, batch_bytes=BATCH_BYTES, peer_settings=PEER_SETTINGS
+    )
     try:
         network.up()
         deploy_rules(network)

@@ -1,22 +1,19 @@
 """What the ledger on Fabric settles, and how many calls by hold it bears; for ``fabric.py``.
 
 Settling: the payee carries signed contracts of one allowance, so many in each settlement. Holds: callers who
-each set tokens aside for one call, wait for it, sign the contract and wait until it is captured; the payer
-places what has gathered by one operation, as its treasury does, and the payee captures what has gathered in
-one settlement, as its settlement thread does. Two wallets in all.
+each set tokens aside for one call, wait for it, sign the contract and wait until it is captured. They set
+them aside at the ledger's port, each by an operation of its own; or at the payer's treasury, which places
+what has gathered by one. The payee captures what has gathered in one settlement. Two wallets in all.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from tokenmesh.fabric.blocks import ledger_info, read_blocks
 from tokenmesh.fabric.gateway import Network as Channel
@@ -25,11 +22,15 @@ from tokenmesh.fabric.profile import Profile
 from tokenmesh.identity import Wallet
 from tokenmesh.keyfiles import Identity
 from tokenmesh.ledger.base import Result
+from tokenmesh.ledger.batching import Job, Room
 from tokenmesh.ledger.fabric import FabricLedger
+from tokenmesh.ledger.fabric.pipeline import Pipeline
 from tokenmesh.steps import Steps, arun, run, wait
 from tokenmesh.treasury.holds import HoldDesk
 from tokenmesh.treasury.operations import Operations
 from tokenmesh_chaincode.documents import Contract, Operation, Signer, digest, new_id, sign
+from tokenmesh_chaincode.limits import CONTRACT_BYTES_MAX
+from tokenmesh_chaincode.rules import Outcome
 
 SUPPLY = 10**9
 TTL_S = 300
@@ -37,7 +38,7 @@ CALLERS = 256
 TOKENS = 5
 LINES = 2
 """Settlements that are on their way at once."""
-ROUND = 8
+ROUND = 12
 """Settlements whose contracts are signed ahead of the clock's start."""
 VALID = 0
 EMPTY = digest(b"")
@@ -116,8 +117,8 @@ def check(*results: Result) -> None:
 def measure_settling(market: Market, seconds: float, settlement: int) -> dict[str, Any]:
     """Contracts settled per second, ``settlement`` of them in a transaction, and what that takes.
 
-    Two settlements are on their way at any time, each of an allowance of its own: two settlements of one
-    allowance follow each other.
+    ``LINES`` settlements are on their way at any time, each of an allowance of its own: two settlements of
+    one allowance follow each other.
     """
     total, elapsed = 0, 0.0
     times: list[float] = []
@@ -168,69 +169,84 @@ def _pieces(contracts: list[str], size: int) -> Iterator[list[str]]:
 
 class Till:
     """The payee of calls by hold: captures what has gathered, in one settlement at a time, as its settlement
-    thread does."""
+    thread does. It takes half of the callers at most, so that holds of the others are placed meanwhile."""
 
     def __init__(self, market: Market) -> None:
         self._market = market
-        self._queue: SimpleQueue[tuple[str, Future[None]] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self._line: Pipeline[str] = Pipeline(
+            "till",
+            self._settle,
+            Room(CALLERS, CALLERS * CONTRACT_BYTES_MAX),
+            batch_max=CALLERS // 2,
+            batch_bytes_max=CALLERS * CONTRACT_BYTES_MAX,
+            in_flight_max=1,
+        )
 
     def capture(self, contract: str) -> Future[None]:
         """Have the contract settled; the future is done when it is."""
         future: Future[None] = Future()
-        self._queue.put((contract, future))
+        self._line.put(Job(contract, future, 1, len(contract)))
         return future
 
     def close(self) -> None:
-        self._queue.put(None)
-        self._thread.join()
+        assert self._line.close()
 
-    def _run(self) -> None:
-        while (first := self._queue.get()) is not None:
-            gathered = [first]
-            with contextlib.suppress(Empty):
-                while len(gathered) < CALLERS and (more := self._queue.get_nowait()) is not None:
-                    gathered.append(more)
-            self._settle(gathered)
-
-    def _settle(self, gathered: list[tuple[str, Future[None]]]) -> None:
-        try:
-            items = [[contract, TOKENS] for contract, _ in gathered]
-            operation = self._market.operation(self._market.payee, "settle", {"items": items})
-            (result,) = self._market.earning.submit([operation]).result()
-            check(result)
-            assert result.outcome.detail["settled"] == len(items), result.outcome.detail
-        except BaseException as error:
-            for _, future in gathered:
-                future.set_exception(error)
-            raise
-        for _, future in gathered:
-            future.set_result(None)
+    def _settle(self, jobs: list[Job[str]]) -> None:
+        items = [[job.payload, TOKENS] for job in jobs]
+        operation = self._market.operation(self._market.payee, "settle", {"items": items})
+        (result,) = self._market.earning.submit([operation]).result()
+        check(result)
+        assert result.outcome.detail["settled"] == len(items), result.outcome.detail
+        for job in jobs:
+            job.future.set_result(None)
 
 
-def _hold_call(market: Market, desk: HoldDesk, till: Till) -> Steps[None]:
+Place: TypeAlias = Callable[[dict[str, Any]], Steps[Outcome]]
+"""Places the hold whose operation has this ``arg``."""
+
+
+def _at_port(market: Market, arg: dict[str, Any]) -> Steps[Outcome]:
+    """Place a hold by an operation of its own, as whoever has nothing but the ledger does."""
+    operation = market.operation(market.payer, "hold", arg)
+    (result,) = yield from wait(market.paying.submit([operation]))
+    return result.outcome
+
+
+def _at_desk(desk: HoldDesk, arg: dict[str, Any]) -> Steps[Outcome]:
+    """Have the treasury place a hold, together with those of others."""
+    return (yield from wait(desk.place(arg)))
+
+
+def _hold_call(market: Market, place: Place, till: Till) -> Steps[None]:
     """Set tokens aside, and have them captured with the contract."""
     call = new_id()
     arg = {"id": call, "payee": market.payee.name, "tokens": TOKENS, "exp": int(time.time()) + 120}
-    placed = yield from wait(desk.place(arg))
+    placed = yield from place(arg)
     assert placed.ok, placed
     yield from wait(till.capture(market.contract(call)))
 
 
 def measure_hold_calls(market: Market, seconds: float) -> dict[str, Any]:
-    """Calls by hold per second, placed and captured, with ``CALLERS`` at once: tasks of an event loop, as in
-    a service on asyncio, and then threads, as in one without. The time of one, for tasks."""
+    """Calls by hold per second, placed and captured, with ``CALLERS`` at once.
+
+    At the ledger's port: tasks of an event loop, as in a service on asyncio, and then threads, as in one
+    without; the time of one, for tasks. And through the treasury, for tasks.
+    """
     till = Till(market)
     desk = HoldDesk(Operations(market.payer, market.paying, time.time, new_id))
-    call = partial(_hold_call, market, desk, till)
-    tasks = asyncio.run(_tasks(call, seconds))
-    threads = _threads(call, seconds)
+    at_port, at_desk = (
+        partial(_hold_call, market, place, till)
+        for place in (partial(_at_port, market), partial(_at_desk, desk))
+    )
+    tasks = asyncio.run(_tasks(at_port, seconds))
+    threads = _threads(at_port, seconds)
+    treasury = asyncio.run(_tasks(at_desk, seconds))
     till.close()
     times = sorted(tasks.times)
     return {
         "hold_calls_per_s": tasks.per_s,
         "hold_calls_of_threads_per_s": threads.per_s,
+        "hold_calls_by_treasury_per_s": treasury.per_s,
         "hold_callers": CALLERS,
         "hold_call_p50_ms": round(times[len(times) // 2] * 1e3, 1),
         "hold_call_p99_ms": round(times[len(times) * 99 // 100] * 1e3, 1),

@@ -100,6 +100,68 @@ def test_an_answer_after_its_loop_is_closed_disturbs_nobody(caplog: pytest.LogCa
     assert caplog.records == []
 
 
+def test_many_answers_at_once_wake_their_loop_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the loop is busy hundreds are answered; then each task has its own answer."""
+    woken = []
+
+    async def main() -> list[int]:
+        loop = asyncio.get_running_loop()
+        wake = loop.call_soon_threadsafe
+        futures: list[Future[int]] = [Future() for _ in range(300)]
+        tasks = [asyncio.create_task(arun(wait(future))) for future in futures]
+        await asyncio.sleep(0)
+        monkeypatch.setattr(loop, "call_soon_threadsafe", lambda *args: (woken.append(args), wake(*args)))
+
+        def answer() -> None:
+            for number, future in enumerate(futures):
+                future.set_result(number)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        thread.join()  # the loop is kept busy meanwhile
+        return await asyncio.gather(*tasks)
+
+    assert asyncio.run(main()) == list(range(300))
+    assert len(woken) == 1
+
+
+def test_answers_by_many_threads_while_the_loop_takes_others_all_arrive() -> None:
+    """None is left behind between the loop's last look and its being woken again."""
+
+    async def main() -> int:
+        futures: list[Future[int]] = [Future() for _ in range(4_000)]
+        threads = [
+            threading.Thread(target=lambda some: [future.set_result(1) for future in some], args=(part,))
+            for part in (futures[start::4] for start in range(4))
+        ]
+        tasks = [asyncio.create_task(arun(wait(future))) for future in futures]
+        await asyncio.sleep(0)
+        for thread in threads:
+            thread.start()
+        return sum(await asyncio.wait_for(asyncio.gather(*tasks), 60))
+
+    assert asyncio.run(main()) == 4_000
+
+
+def test_one_that_cannot_be_told_does_not_hold_up_the_others() -> None:
+    """asyncio takes no StopIteration for an error: the loop hears of that, the next in line of its answer."""
+    heard = []
+
+    async def main() -> int:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context))
+        first: Future[int] = Future()
+        second: Future[int] = Future()
+        waiting = [awaited(first), awaited(second)]
+        first.set_exception(StopIteration())
+        second.set_result(2)
+        answer = await asyncio.wait_for(waiting[1], 60)
+        assert not waiting[0].done()
+        return answer
+
+    assert asyncio.run(main()) == 2
+    assert isinstance(heard[0]["exception"], TypeError)
+
+
 def test_a_finished_future_is_not_waited_for() -> None:
     """The warm path yields nothing at all: no hop through a driver."""
     done: Future[int] = Future()

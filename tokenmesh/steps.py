@@ -10,7 +10,9 @@ simulator turns a virtual clock. So sync and async code run the very same lines.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+from collections import deque
 from collections.abc import Generator
 from concurrent.futures import Future
 from contextlib import suppress
@@ -107,25 +109,64 @@ def awaited(future: Future[T]) -> asyncio.Future[T]:
     for it too; that, and less work, is what sets it apart from :func:`asyncio.wrap_future`."""
     loop = asyncio.get_running_loop()
     waiter: asyncio.Future[T] = loop.create_future()
-
-    def arrived() -> None:
-        if waiter.done():  # cancelled
-            return
-        if future.cancelled():
-            waiter.cancel()
-            return
-        error = future.exception()
-        if error is None:
-            waiter.set_result(future.result())
-        else:
-            waiter.set_exception(error)
-
-    def done(_: Future[T]) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(arrived)
-
-    future.add_done_callback(done)
+    arrivals = _latest.arrivals
+    if arrivals is None or arrivals.loop is not loop:
+        arrivals = _latest.arrivals = _Arrivals(loop)
+    future.add_done_callback(partial(arrivals.add, waiter))
     return waiter
+
+
+class _Arrivals:
+    """Futures that are done, and the tasks of one event loop that wait for them.
+
+    A ledger answers hundreds at once. To wake the loop takes a system call, in which the thread that answers
+    loses Python's lock to the loop; so the loop is woken once for all that arrive before it looks.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._arrived: deque[tuple[asyncio.Future[Any], Future[Any]]] = deque()
+        self._woken = False
+
+    def add(self, waiter: asyncio.Future[Any], future: Future[Any]) -> None:
+        """``future`` is done: whichever thread has done it says so."""
+        self._arrived.append((waiter, future))
+        if not self._woken:
+            self._woken = True
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self.loop.call_soon_threadsafe(self._tell_all)
+
+    def _tell_all(self) -> None:
+        # Before anything is looked at: what comes from here on is either seen below, or wakes the loop anew.
+        self._woken = False
+        try:
+            while self._arrived:
+                _tell(*self._arrived.popleft())
+        finally:
+            if self._arrived:  # one could not be told: the others can
+                self.loop.call_soon(self._tell_all)
+
+
+def _tell(waiter: asyncio.Future[Any], future: Future[Any]) -> None:
+    if waiter.done():  # cancelled
+        return
+    if future.cancelled():
+        waiter.cancel()
+        return
+    error = future.exception()
+    if error is None:
+        waiter.set_result(future.result())
+    else:
+        waiter.set_exception(error)
+
+
+class _Latest(threading.local):
+    """The arrivals of the event loop that has run in this thread lately."""
+
+    arrivals: _Arrivals | None = None
+
+
+_latest = _Latest()
 
 
 def _future(effect: Any) -> Future[Any]:

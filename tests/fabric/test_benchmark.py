@@ -16,6 +16,8 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "fabric.py"
 FIGURES = (
     "settled_per_s",
     "hold_calls_per_s",
+    "hold_calls_of_threads_per_s",
+    "hold_calls_by_treasury_per_s",
     "chaincode_cpu_ms",
     "evaluate_p50_ms",
     "submit_p50_ms",

@@ -212,9 +212,7 @@ _WHITE_SPACE: Final = " \t\n\r"
 def read_json(data: bytes, code: str, kind: type = dict) -> Any:
     """The JSON object (array, if ``kind`` is list) in ``data``; :class:`DocumentError` with ``code`` if it
     is none."""
-    # Few brackets cannot nest deeply; only documents with many are measured.
-    if data.count(b"[") + data.count(b"{") > DEPTH_MAX:
-        _check_depth(data)
+    _check_depth(data)
     try:
         text = data.decode("utf-8").strip(_WHITE_SPACE)
         value, end = _scan(text, 0)
@@ -224,7 +222,8 @@ def read_json(data: bytes, code: str, kind: type = dict) -> Any:
         raise DocumentError(code, "not JSON in UTF-8") from None
     if type(value) is not kind or end != len(text):
         raise DocumentError(code, "not a JSON object" if kind is dict else "not a JSON array")
-    if b"\\u" in data:
+    # Most documents have no backslash at all, and one character is found at once.
+    if b"\\" in data and b"\\u" in data:
         _check_text(value, code)
     return value
 
@@ -240,6 +239,9 @@ def _check_text(value: Any, code: str) -> None:
 def _check_depth(data: bytes) -> None:
     """Refuse nesting before the parser meets it: a parser's own limit depends on the caller's stack."""
     structure = data.translate(_BRACKETS, _NOT_STRUCTURE)
+    # Few brackets cannot nest deeply; only documents with many are measured.
+    if structure.count(b"[") <= DEPTH_MAX:
+        return
     if b"\\" in structure:
         structure = _STRING.sub(b"", data).translate(_BRACKETS, _NOT_STRUCTURE)
     brackets = b"".join(structure.split(b'"')[::2])

@@ -165,6 +165,36 @@ def test_those_who_come_back_together_travel_together(line):
     assert [future.result(SOON) for future in futures] == line.batches[1]
 
 
+def in_company(line: Line, size: int) -> None:
+    """So many have travelled together, and have arrived."""
+    line.put("ahead", "A")
+    line.transport.wait_for(1)
+    futures = [line.put(f"company-{number}", "A") for number in range(size)]
+    line.transport.open()
+    assert [future.result(SOON) for future in futures] == line.batches[1]
+    line.transport.wait_for(1)
+
+
+def test_the_first_to_come_back_waits_for_the_others(line, monkeypatch):
+    """Nothing is on its way; but four have travelled together, so one waits until there are two at least."""
+    in_company(line, 4)
+    monkeypatch.setattr(pipeline, "GATHER_S_MAX", 1000.0)
+    first = line.put("first")
+    assert not line.transport.begun.acquire(timeout=0.05)
+    second = line.put("second")
+    assert [first.result(SOON), second.result(SOON)] == line.batches[-1] == ["first", "second"]
+
+
+def test_who_is_alone_after_a_company_waits_but_once(line, monkeypatch):
+    """The first one for as long as anyone may, the next one not at all."""
+    in_company(line, 4)
+    assert line.put("first").result(SOON) == "first"
+    monkeypatch.setattr(pipeline, "QUIET_S", 1000.0)
+    monkeypatch.setattr(pipeline, "GATHER_S_MAX", 1000.0)
+    assert line.put("second").result(SOON) == "second"
+    assert line.batches[-2:] == [["first"], ["second"]]
+
+
 def test_those_who_keep_coming_do_not_hold_up_the_others(monkeypatch):
     """However many come, the next batch waits no longer than GATHER_S_MAX."""
     monkeypatch.setattr(pipeline, "QUIET_S", 1000.0)

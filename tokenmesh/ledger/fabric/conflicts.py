@@ -20,7 +20,8 @@ GOVERNANCE = "governance"
 
 Claims = Mapping[str, Any]
 
-_TO_BASE64 = str.maketrans("-_", "+/")
+# Of bytes: to translate a text, Python looks up each of its characters anew.
+_TO_BASE64 = bytes.maketrans(b"-_", b"+/")
 # Inside a string every quotation mark has a backslash before it, so these find names and not values.
 _VIA, _ISS, _JTI = (re.compile(rb'"%s"\s*:\s*"([^"\\]*)"' % name) for name in (b"via", b"iss", b"jti"))
 
@@ -44,7 +45,7 @@ def conflict_keys(operation: str) -> frozenset[str]:
 def _claims(document: str) -> Claims:
     """What a JWS says, unread by the rules: nothing if it says nothing."""
     try:
-        claims = json.loads(_payload(document))
+        claims = json.loads(_payload(document).decode())
     except (ValueError, RecursionError):
         return {}
     return claims if isinstance(claims, dict) else {}
@@ -53,7 +54,7 @@ def _claims(document: str) -> Claims:
 def _payload(document: str) -> bytes:
     """The JSON in a JWS; nothing if there is none."""
     try:
-        return a2b_base64(document.split(".", 2)[1].translate(_TO_BASE64) + "==")
+        return a2b_base64(document.encode("ascii").split(b".", 2)[1].translate(_TO_BASE64) + b"==")
     except (ValueError, IndexError):
         return b""
 

@@ -3,7 +3,7 @@
 A Fabric transaction takes a tenth of a second, most of it waiting. So while one is on its way the next may
 begin, unless it touches what the first one changes: jobs bear keys, and a job waits while a key of its own is
 on its way, or is wanted by a job that waits before it. What waits travels together once its turn comes; one
-job for which nothing stands in the way goes at once.
+job for which nothing stands in the way goes at once, unless company is likely to come.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from tokenmesh.ledger.batching import CLOSE_S_MAX, Job, Room, fail
 P = TypeVar("P")
 
 NO_KEYS: frozenset[str] = frozenset()
-QUIET_S = 0.002
-GATHER_S_MAX = 0.025
-"""While something is on its way, what is to go next waits until for ``QUIET_S`` nothing has come to join it;
-callers who wait for one transaction all come back at once. But it waits no longer than this."""
+QUIET_S = 0.004
+GATHER_S_MAX = 0.04
+"""Company is likely while something is on its way, or if jobs have travelled in company lately: callers who
+wait for one transaction all come back at once, and one who went ahead would have the others wait for a
+transaction of its own. Then what is to go next waits until for ``QUIET_S`` nothing has come to join it, and
+half as many are there as lately; but no longer than ``GATHER_S_MAX``."""
 
 
 class Entry(NamedTuple, Generic[P]):
@@ -76,6 +78,8 @@ class Pipeline(Generic[P]):
         """How many batches are on their way."""
         self._arrived = 0
         self._gathering = False
+        self._company = 1
+        """How many jobs were in a batch lately; the longer ago, the less it counts."""
         self._threads: list[threading.Thread] = []
         self._idle = 0
         self._closed = False
@@ -141,12 +145,13 @@ class Pipeline(Generic[P]):
         """The next batch, waiting for it; None when there will be none."""
         with self._changed:
             while not self._abandoned:
-                if self._batches and self._waiting and not self._gathering:
+                if self._waiting and self._are_more_likely() and not self._gathering:
                     self._let_gather()
                 batch = self._gather() if not self._gathering else Batch([], set())
                 if batch.jobs:
                     self._in_flight |= batch.keys
                     self._batches += 1
+                    self._company = max(len(batch.jobs), self._company // 4)
                     if self._waiting:
                         self._rouse()  # there may be something for another thread too
                     return batch
@@ -158,12 +163,21 @@ class Pipeline(Generic[P]):
                 self._idle -= 1
             return None
 
+    def _are_more_likely(self) -> bool:
+        """Whether others will probably come soon, to travel with what waits."""
+        return self._batch_max > 1 and (self._batches > 0 or self._company > 1)
+
     def _let_gather(self) -> None:
         """Wait until nobody comes any more, for a while."""
         until = time.monotonic() + GATHER_S_MAX
         self._gathering = True
         before = -1
-        while self._arrived != before and (left_s := until - time.monotonic()) > 0 and not self._closed:
+        while (
+            (self._arrived != before or len(self._waiting) < self._company // 2)
+            and len(self._waiting) < self._batch_max
+            and (left_s := until - time.monotonic()) > 0
+            and not self._closed
+        ):
             before = self._arrived
             self._changed.wait(min(QUIET_S, left_s))
         self._gathering = False
