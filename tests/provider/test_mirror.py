@@ -92,6 +92,21 @@ def test_a_clock_that_is_set_back_makes_nothing_young(ledger: Ledger, clock: Clo
     assert run(mirror.get("a")) == "NEW"
 
 
+def test_a_ledger_that_is_down_is_not_asked_by_everyone_who_comes(ledger: Ledger, clock: Clock) -> None:
+    """After a refresh that fails, the next one takes its time, as if it had gone well."""
+    mirror = mirror_of(ledger, clock)
+    ledger.answers["a"] = "old"
+    run(mirror.get("a"))
+    del ledger.answers["a"]
+    clock.forward(3)
+    for _ in range(100):
+        assert run(mirror.get("a")) == "OLD"
+        for question in ledger.pending:
+            question.set_exception(LedgerUnavailable("gone"))
+        ledger.pending.clear()
+    assert ledger.asked == ["a", "a"]
+
+
 def test_a_refresh_that_fails_leaves_the_last_answer(ledger: Ledger, clock: Clock) -> None:
     """Until it is too old; then the failure is the caller's."""
     mirror = mirror_of(ledger, clock)
