@@ -30,7 +30,6 @@ from tokenmesh.steps import run, wait
 SUPPLY = 10_000_000
 TOKENS = 1_000_000
 GRACE_S = 3_600
-PROPAGATION_S = 30
 REST_S_MAX = 120.0
 POLL_S = 0.1
 FRAMEWORKS = ("flask", "fastapi")
@@ -109,9 +108,7 @@ class Chaos:
         for name in sorted(set(PAYERS.values())):
             cli("wallet", "create", name, "--tokens", str(TOKENS), *where)
         # Longer than a ledger can be away in a run: what is owed and not settled by then is lost by design.
-        # And longer than one change of it can wait to be ordered: what is worked on against a policy that is
-        # in force and not known yet is paid for so long.
-        cli("policy", "set", f"grace_s={GRACE_S}", f"propagation_s={PROPAGATION_S}", *where)
+        cli("policy", "set", f"grace_s={GRACE_S}", *where)
         listed = cli.json("history", "--limit", "1", *where)
         return int(listed[0]["number"])
 
