@@ -41,6 +41,7 @@ from tokenmesh_chaincode.rules.arguments import (
     tuple_of,
 )
 from tokenmesh_chaincode.rules.base import credit_key
+from tokenmesh_chaincode.rules.enforcing import is_freeze, is_revocation
 from tokenmesh_chaincode.state import State
 
 Item: TypeAlias = tuple[Signed[Any], EllipticCurvePublicKey]
@@ -307,6 +308,13 @@ def _set_policy(_one: Prepared, _body: Operation) -> Iterator[str]:
     yield "governors"
 
 
+def _enforce(_one: Prepared, body: Operation) -> Iterator[str]:
+    for field, check in (("frozen", is_freeze), ("revoked", is_revocation)):
+        value = body.arg.get(field)
+        if check(value):
+            yield f"wallet/{value[0]}"
+
+
 def _propose(_one: Prepared, body: Operation) -> Iterator[str]:
     yield f"proposal/{body.jti}"
 
@@ -337,6 +345,7 @@ _READ: Final[dict[str, Callable[[Prepared, Operation], Iterator[str]]]] = {
     "freeze": _wallet,
     "unfreeze": _wallet,
     "set_policy": _set_policy,
+    "enforce": _enforce,
     "propose": _propose,
     "approve": _approve,
 }

@@ -89,6 +89,7 @@ def live(economy: Economy) -> None:
     do("alice", "rotate", name="alice", cert=wallet("alice").pem)
     do("root", "revoke", name="bob", x5t=wallet("bob").x5t)
     do("root", "freeze", name="alice")
+    do("root", "enforce", frozen=["alice", economy.now], revoked=["bob", wallet("bob").x5t])
     do("root", "unfreeze", name="alice")
     policy = {**economy.state.values["policy"], "threshold": 2}
     do("root", "set_policy", policy=policy)
@@ -110,6 +111,7 @@ def test_what_the_rules_read_was_forecast() -> None:
         "unfreeze",
         "revoke",
         "set_policy",
+        "enforce",
         "propose",
         "approve",
     }

@@ -102,8 +102,10 @@ class Governor:
         self._send(jti, document)
 
     def _send(self, jti: str, document: str) -> None:
-        result = self._ask(lambda: self._ledger.submit([document]))[0]
-        self._notes.write(answered=jti, code=result.outcome.code, tx_id=result.tx_id)
+        outcome, tx_id, _ = self._ask(lambda: self._ledger.submit([document]))[0]
+        self._notes.write(answered=jti, code=outcome.code, tx_id=tx_id)
+        if "enforce" in outcome.detail:
+            self._do("enforce", outcome.detail["enforce"])
 
     def _ask(self, question: Any) -> Any:
         """What the ledger answers, however often it has to be asked."""

@@ -163,14 +163,14 @@ class RulesMachine(RuleBasedStateMachine):
         by = other or funds.payee
         items, terms = [], []
         used = sorted(number for _, number in funds.used)
-        frozen_at = self.model.wallets[funds.payer].frozen_at
+        frozen_since = self.model.wallets[funds.payer].frozen_since
         for stranger, tok, more, ago, beyond, again in drawn[: 2 if by_hold else None]:
             self.seq += 1
             number = used[which % len(used)] if again and used else self.seq
             used.append(number)
             iat = self.domain.now - ago
-            if frozen_at is not None:  # about when its payees hear of it
-                iat = frozen_at + SHORT["propagation_s"] + more
+            if frozen_since is not None:  # about when its payees have heard of it for certain
+                iat = frozen_since + SHORT["propagation_s"] + more
             claims: dict[str, Any] = {"tok": tok, "iat": iat, "exp": max(iat + 1, funds.exp + beyond)}
             if by_hold:
                 claims |= {"via": "hold", "jti": name, "tok": max(tok, funds.tokens)}
@@ -248,6 +248,13 @@ class RulesMachine(RuleBasedStateMachine):
             self.ask(by, "propose", {"act": act, "arg": arg})
         else:
             self.ask(by, act, arg)
+
+    @rule(by=st.sampled_from(WALLETS[:3]), name=PAYERS, early=st.sampled_from((0, 0, 0, 1)))
+    def enforce(self, by: str, name: str, early: int) -> None:
+        """A policy and a freeze that may be there; now and then others than those that are."""
+        frozen_at = self.model.wallets[name].frozen_at or self.domain.now
+        arg = {"policy": self.model.policy["version"] + early, "frozen": [name, frozen_at + early]}
+        self.ask(by, "enforce", arg)
 
     @precondition(lambda self: self.model.proposals)
     @rule(by=st.sampled_from(WALLETS[:3]), which=st.integers(0, 100))

@@ -38,6 +38,7 @@ class Terms(NamedTuple):
 class Wallet:
     role: str
     frozen_at: int | None = None
+    frozen_since: int | None = None
     balance: int = 0
     credits: dict[str, int] = field(default_factory=dict)
 
@@ -77,7 +78,7 @@ class Proposal:
 
 
 GOVERNORS_ONLY = frozenset(
-    {"mint", "grant", "register", "freeze", "unfreeze", "set_policy", "propose", "approve"}
+    {"mint", "grant", "register", "freeze", "unfreeze", "set_policy", "enforce", "propose", "approve"}
 )
 WHEN_FROZEN = frozenset({"sweep", "void", "close", "settle", "expire", "propose", "approve"})
 NEED_APPROVAL = frozenset({"mint", "unfreeze", "set_policy"})
@@ -264,10 +265,11 @@ class Model:
         if terms.payee != by:
             raise Refused("wrong_payee")
         for name, code in ((terms.payer, "frozen"), (by, "payee_frozen")):
-            frozen_at = self.wallets[name].frozen_at
-            if frozen_at is not None and terms.iat > frozen_at + late:
+            since = self.wallets[name].frozen_since
+            if since is not None and terms.iat > since + late:
                 raise Refused(code)
-        if policy["default"] == "deny" and terms.iat > policy["since"] + late:
+        since = policy["since"]
+        if policy["default"] == "deny" and since is not None and terms.iat > since + late:
             raise Refused("forbidden")
         if charged > terms.tok:
             raise Refused("charged_too_much")
@@ -356,12 +358,21 @@ class Model:
             self.wallets[name].frozen_at = self.now
 
     def _unfreeze(self, _by: str, _jti: str, name: str, proposer: str = "") -> None:
-        self.wallets[name].frozen_at = None
+        self.wallets[name].frozen_at = self.wallets[name].frozen_since = None
 
     def _set_policy(self, _by: str, _jti: str, policy: dict[str, Any], proposer: str = "") -> None:
         if policy["threshold"] > sum(one.role == "governor" for one in self.wallets.values()):
             raise Refused("bad_policy")
-        self.policy = {**policy, "version": self.policy["version"] + 1, "since": self.now}
+        self.policy = {**policy, "version": self.policy["version"] + 1, "since": None}
+
+    def _enforce(self, _by: str, _jti: str, policy: int = 0, frozen: tuple[str, int] = ("", 0)) -> None:
+        name, frozen_at = frozen
+        if name:
+            wallet = self.wallets[name]
+            if wallet.frozen_at == frozen_at and wallet.frozen_since is None:
+                wallet.frozen_since = self.now
+        if policy == self.policy["version"] and self.policy["since"] is None:
+            self.policy["since"] = self.now
 
     def _propose(self, by: str, jti: str, act: str, arg: dict[str, Any]) -> None:
         self._check_say(by, act)

@@ -143,6 +143,11 @@ class Economy:
         )
         return sign(body, signer or wallet(caller))
 
+    def enforce(self, change: Outcome) -> None:
+        """Put in force what has come of a freeze, a revocation or a new policy, as of now."""
+        outcome = self.submit("root", "enforce", **change.detail["enforce"])
+        assert outcome.detail == {"since": self.now, "changes": 1}
+
     def submit(self, caller: str, act: str, /, **claims: Any) -> Outcome:
         return self.apply(self.operation(caller, act, **claims))
 

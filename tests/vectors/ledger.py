@@ -115,6 +115,9 @@ def _setup(story: Story) -> None:
     story.tell("alice closes an allowance", ALICE_BEFORE, "close", id="allowance-closed")
     story.tell("alice has a new key", ALICE_BEFORE, "rotate", name="alice", cert=ALICE.pem)
     story.tell("governance freezes ice", GOVERNANCE, "freeze", name="ice")
+    story.tell("a service puts that in force", BOB, "enforce", frozen=["ice", story.now])
+    story.tell("another freeze than there is", GOVERNANCE, "enforce", frozen=["ice", story.now - 1])
+    story.tell("governance puts it in force, having seen it", GOVERNANCE, "enforce", frozen=["ice", story.now])
 
 
 def _refusals(story: Story) -> None:
@@ -190,6 +193,8 @@ def _revocations(story: Story) -> None:
     own = {"name": "governance", "x5t": GOVERNANCE.x5t}
     story.tell("a governor revokes its own last certificate", GOVERNANCE, "revoke", **own)
     story.tell("alice's old key is in other hands", GOVERNANCE, "revoke", **revoked)
+    enforced = {"revoked": ["alice", ALICE_BEFORE.x5t]}
+    story.tell("and the ledger has it: from now on that counts", GOVERNANCE, "enforce", **enforced)
     story.tell("it signs no operation any more", ALICE_BEFORE, "transfer", to="bob", tokens=1)
     story.tell("whenever it says that it was", ALICE_BEFORE, "transfer", _iat=NOW, to="bob", tokens=1)
     story.tell("the new key does", ALICE, "transfer", _jti="after-revoke", to="bob", tokens=1)

@@ -31,6 +31,7 @@ for _command in (
     governance.freeze,
     governance.unfreeze,
     governance.policy,
+    governance.enforce,
     governance.proposals,
     governance.approve,
     reading.balance,

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
-from tokenmesh.cli.output import printable, say
-from tokenmesh.errors import LedgerOutcomeUnknown, OperationRefused
+from tokenmesh.cli.output import printable, say, warn
+from tokenmesh.errors import LedgerOutcomeUnknown, OperationRefused, TokenmeshError
 from tokenmesh.identity import Wallet
 from tokenmesh.ledger.base import Ledger, Result
 from tokenmesh_chaincode.documents import Operation, new_id, sign
@@ -65,11 +65,29 @@ class Desk:
     def do(self, act: str, argument: Mapping[str, Any], *, id: str | None = None) -> Result:  # noqa: A002
         """Sign the operation and have it done; :class:`OperationRefused` if the rules say no.
 
-        An answer that is lost is asked for again with the same operation, which happens once.
+        An answer that is lost is asked for again with the same operation, which happens once. What the rules
+        want to see put in force once it is in the ledger is put in force.
         """
+        result = self._do(act, argument, id or new_id())
+        detail = result.outcome.detail
+        enforce = detail.get("enforce") or (detail.get("result") or {}).get("enforce")
+        if enforce is not None:
+            self._enforce(enforce)
+        return result
+
+    def _enforce(self, change: Mapping[str, Any]) -> None:
+        try:
+            self._do("enforce", change, new_id())
+        except TokenmeshError as error:
+            warn(
+                f"services act on it, but the ledger does not count it against them yet: {error}; "
+                "'tokenmesh enforce' does that"
+            )
+
+    def _do(self, act: str, argument: Mapping[str, Any], id: str) -> Result:  # noqa: A002
         now, name = int(self._clock()), self.wallet.name
         expiry = now + OPERATION_TTL_S
-        operation = Operation(self.ledger.domain, name, id or new_id(), now, expiry, act, dict(argument))
+        operation = Operation(self.ledger.domain, name, id, now, expiry, act, dict(argument))
         text = sign(operation, self.wallet)
         attempt = 1
         while True:

@@ -1,5 +1,5 @@
-"""What governors do: mint, burn, grant, freeze, unfreeze, policy; and propose and approve, where the policy
-asks for more than one of them."""
+"""What governors do: mint, burn, grant, freeze, unfreeze, policy, enforce; and propose and approve, where the
+policy asks for more than one of them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tokenmesh.cli.desk import Fault, answer
 from tokenmesh.cli.options import TOKENS, MeshGroup, as_governor, as_json, pass_session, wallet_name
 from tokenmesh.cli.output import brief, moment, print_facts, print_json, print_table, say
 from tokenmesh.cli.session import Session
+from tokenmesh.ledger.base import WalletRecord
 from tokenmesh_chaincode.rules import check_policy
 
 POLICY_BYTES_MAX = 2**20
@@ -181,7 +182,43 @@ def _rule(effect: str, payer: str, payee: str, operation: str) -> dict[str, str]
 
 
 def _shown(key: str, value: object) -> object:
-    return moment(value) if key == "since" and isinstance(value, int) else value
+    if key != "since":
+        return value
+    return moment(value) if isinstance(value, int) else "not in force yet: tokenmesh enforce"
+
+
+@click.command()
+@as_governor
+@pass_session
+def enforce(session: Session, acting: str) -> None:
+    """Put in force what was decided and is not yet: a policy, freezes, revocations.
+
+    'policy set', 'freeze', 'wallet revoke' and 'approve' do so themselves, once the ledger has what they
+    changed. This is for when one of them was cut short between the two. Services act on a change as soon as
+    they read it; from when it is in force on, the ledger settles no contract against it either.
+    """
+    with session.acting(acting) as desk:
+        changes = _not_in_force(answer(desk.ledger.policy()), answer(desk.ledger.wallets()))
+        for what, change in changes:
+            desk.do("enforce", change)
+            say(f"In force now: {what}.")
+    if not changes:
+        say("All that was decided is in force.")
+
+
+def _not_in_force(policy: dict[str, Any], records: list[WalletRecord]) -> list[tuple[str, dict[str, Any]]]:
+    """Each change that is not, in words and as the argument that puts it in force."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    if policy["since"] is None:
+        found.append((f"version {policy['version']} of the policy", {"policy": policy["version"]}))
+    for record in records:
+        if record.frozen_at is not None and record.frozen_since is None:
+            found.append((f"the freeze of {record.name}", {"frozen": [record.name, record.frozen_at]}))
+        for one in record.certificates:
+            if one.revoked_at is not None and one.revoked_since is None:
+                what = f"the revocation of {record.name}'s certificate {one.x5t}"
+                found.append((what, {"revoked": [record.name, one.x5t]}))
+    return found
 
 
 @click.command()

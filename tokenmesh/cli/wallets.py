@@ -272,6 +272,7 @@ def _described(session: Session, record: WalletRecord, balance: Balance) -> dict
         "url": record.url,
         "created": record.created,
         "frozen_at": record.frozen_at,
+        "frozen_since": record.frozen_since,
         "balance": balance._asdict(),
         "key": wallet_path(session.home, record.name).exists(),
         "certificates": [
@@ -280,6 +281,7 @@ def _described(session: Session, record: WalletRecord, balance: Balance) -> dict
                 "since": one.since,
                 "until": one.until,
                 "revoked_at": one.revoked_at,
+                "revoked_since": one.revoked_since,
                 "not_after": int(certificate_end(one.pem).timestamp()),
             }
             for one in record.certificates

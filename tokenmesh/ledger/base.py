@@ -41,17 +41,22 @@ class Result(NamedTuple):
 
 class Certificate(NamedTuple):
     """A certificate of a wallet: good from ``since`` until ``until`` (None: until rotated), unless it was
-    revoked."""
+    revoked. From ``revoked_since`` that counts against contracts too; None until it is put in force."""
 
     x5t: str
     pem: str
     since: int
     until: int | None
     revoked_at: int | None = None
+    revoked_since: int | None = None
 
 
 class WalletRecord(NamedTuple):
-    """A wallet as the ledger knows it; the newest certificate stands last."""
+    """A wallet as the ledger knows it; the newest certificate stands last.
+
+    It spends nothing any more once ``frozen_at`` is there. From ``frozen_since`` that counts against contracts
+    too; None until it is put in force.
+    """
 
     name: str
     role: Literal["service", "governor"]
@@ -59,6 +64,7 @@ class WalletRecord(NamedTuple):
     certificates: tuple[Certificate, ...]
     frozen_at: int | None
     created: int
+    frozen_since: int | None = None
 
 
 class Balance(NamedTuple):

@@ -267,11 +267,24 @@ def after(prefix: str) -> str:
 
 def _wallet(value: dict[str, Any]) -> WalletRecord:
     certificates = tuple(
-        Certificate(one["x5t"], one["pem"], one["since"], one["until"], one.get("revoked_at"))
+        Certificate(
+            one["x5t"],
+            one["pem"],
+            one["since"],
+            one["until"],
+            one.get("revoked_at"),
+            one.get("revoked_since"),
+        )
         for one in value["certs"]
     )
     return WalletRecord(
-        value["name"], value["role"], value["url"], certificates, value["frozen_at"], value["created"]
+        value["name"],
+        value["role"],
+        value["url"],
+        certificates,
+        value["frozen_at"],
+        value["created"],
+        value.get("frozen_since"),
     )
 
 

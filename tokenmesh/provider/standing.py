@@ -286,8 +286,10 @@ class Standing:
         )
 
     def _read_policy(self, policy: dict[str, Any]) -> dict[str, Any]:
-        longest = self._settings.wallet_cache_s
-        self._payers.believe_s = min(longest, policy["propagation_s"])
+        settings, propagation_s = self._settings, policy["propagation_s"]
+        longest = settings.wallet_cache_s
+        self._payers.believe_s = min(longest, propagation_s)
+        self._policy.believe_s = min(settings.policy_cache_s, propagation_s)
         self._allowances.believe_s = min(longest, policy["grace_s"] * ALLOWANCE_BELIEVED_PART)
         return policy
 

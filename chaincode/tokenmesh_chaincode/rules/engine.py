@@ -24,7 +24,7 @@ from tokenmesh_chaincode.documents import (
     verify_many,
 )
 from tokenmesh_chaincode.limits import CLOCK_SKEW_S_MAX, OPERATION_TTL_S_MAX
-from tokenmesh_chaincode.rules import ending, funds, governing, settling, tokens, wallets
+from tokenmesh_chaincode.rules import ending, enforcing, funds, governing, settling, tokens, wallets
 from tokenmesh_chaincode.rules.arguments import check_argument
 from tokenmesh_chaincode.rules.base import (
     Act,
@@ -47,6 +47,7 @@ _PLAIN: Final[dict[str, Act]] = {
     **settling.ACTS,
     **ending.ACTS,
     **governing.POLICY_ACTS,
+    **enforcing.ACTS,
 }
 ACTS: Final[dict[str, Act]] = {**_PLAIN, **governing.Proposals(_PLAIN).acts()}
 

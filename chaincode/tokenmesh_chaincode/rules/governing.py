@@ -21,7 +21,7 @@ def _set_policy(call: Call, argument: Argument) -> Detail:
     """A whole new policy. ``version`` and ``since`` are the rules' to say, whatever the argument says."""
     version = call.policy["version"] + 1
     try:
-        policy = check_policy({**argument["policy"], "version": version, "since": call.now})
+        policy = check_policy({**argument["policy"], "version": version, "since": None})
     except PolicyError as error:
         raise Refusal("bad_policy", why=str(error)) from error
     governors = call.state.get("governors")
@@ -29,7 +29,7 @@ def _set_policy(call: Call, argument: Argument) -> Detail:
     if policy["threshold"] > have:
         raise Refusal("bad_policy", why=f"a threshold above the number of governors, which is {have}")
     call.state.put("policy", policy)
-    return {"version": version}
+    return {"version": version, "enforce": {"policy": version}}
 
 
 POLICY_ACTS: Final = {

@@ -19,7 +19,6 @@ Policy = dict[str, Any]
 # Each number with the least and the most it may be.
 _NUMBERS: Final = {
     "version": (1, TOKENS_MAX),
-    "since": (0, TIME_S_MAX),
     "threshold": (1, GOVERNORS_MAX),
     "contract_ttl_s_max": (1, POLICY_SECONDS_MAX),
     "hold_ttl_s_max": (1, POLICY_SECONDS_MAX),
@@ -59,7 +58,7 @@ def check_policy(policy: object) -> Policy:
     """Return the policy if it is complete and every field has its form; :class:`PolicyError` otherwise."""
     if not isinstance(policy, dict):
         raise PolicyError("a policy is a JSON object")
-    known = {*_NUMBERS, "default", "rules"}
+    known = {*_NUMBERS, "since", "default", "rules"}
     if policy.keys() != known:
         odd = ", ".join(sorted(map(str, policy.keys() ^ known)))
         raise PolicyError(f"fields missing or not known: {odd[:200]}")
@@ -67,6 +66,9 @@ def check_policy(policy: object) -> Policy:
         value = policy[field]
         if type(value) is not int or not least <= value <= most:
             raise PolicyError(f"{field} is a whole number from {least} to {most}")
+    since = policy["since"]
+    if since is not None and (type(since) is not int or not 0 <= since <= TIME_S_MAX):
+        raise PolicyError(f"since is null or a whole number from 0 to {TIME_S_MAX}")
     if not _is_effect(policy["default"]):
         raise PolicyError("default is allow or deny")
     rules = policy["rules"]

@@ -96,7 +96,7 @@ class Settlement:
         self._rests: dict[str, int] = {}
         self.private = _Private(call)
         propagation_s = call.policy["propagation_s"]
-        self._policy_after: int = call.policy["since"] + propagation_s
+        self._policy_after = _news_after(call.policy["since"], propagation_s)
         self._payee_frozen_after = _frozen_after(call.wallet, propagation_s)
 
     def settle(self, items: list[list[Any]]) -> None:
@@ -308,15 +308,20 @@ def _forbidden_in(detail: Mapping[str, Any]) -> frozenset[int]:
 
 def _certificate(cert: Value, propagation_s: int) -> _Certificate:
     key, until = public_key(cert["pem"]), cert["until"]
-    if "revoked_at" in cert and cert["revoked_at"] + propagation_s < until:
-        return _Certificate(key, cert["revoked_at"] + propagation_s, "revoked_certificate")
+    revoked_after = _news_after(cert.get("revoked_since"), propagation_s)
+    if revoked_after < until:
+        return _Certificate(key, revoked_after, "revoked_certificate")
     return _Certificate(key, until, "certificate_expired")
 
 
 def _frozen_after(wallet: Value, propagation_s: int) -> int:
-    """The last second at which a contract of this wallet may have been made: news of a freeze travels."""
-    frozen_at: int | None = wallet["frozen_at"]
-    return _NEVER if frozen_at is None else frozen_at + propagation_s
+    return _news_after(wallet.get("frozen_since"), propagation_s)
+
+
+def _news_after(since: int | None, propagation_s: int) -> int:
+    """The last second at which a contract may have been made that a change does not hit: news travels, and
+    does not set out before the change is in the ledger. ``since`` is None until that is certain."""
+    return _NEVER if since is None else since + propagation_s
 
 
 def _settle(call: Call, argument: Argument) -> Detail:

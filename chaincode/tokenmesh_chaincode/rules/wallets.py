@@ -93,13 +93,19 @@ def _revoke(call: Call, argument: Argument) -> Detail:
     if revoked is None:
         raise Refusal("unknown_certificate", wallet=name)
     if "revoked_at" in revoked:
-        return {"revoked_at": revoked["revoked_at"]}
+        return _revoked(name, revoked)
     others = [cert for cert in wallet["certs"] if cert is not revoked]
     if name == call.name and not any(_is_good(cert, call.now) for cert in others):
         raise Refusal("forbidden", why="a governor does not revoke its own last certificate: rotate it first")
-    certs = [{**cert, "revoked_at": call.now} if cert is revoked else cert for cert in wallet["certs"]]
+    ended = {**revoked, "revoked_at": call.now}
+    certs = [ended if cert is revoked else cert for cert in wallet["certs"]]
     call.state.put(f"wallet/{name}", {**wallet, "certs": certs})
-    return {"revoked_at": call.now}
+    return _revoked(name, ended)
+
+
+def _revoked(name: str, cert: Value) -> Detail:
+    told: Detail = {"revoked_at": cert["revoked_at"]}
+    return told if "revoked_since" in cert else {**told, "enforce": {"revoked": [name, cert["x5t"]]}}
 
 
 def _is_good(cert: Value, now: int) -> bool:
@@ -111,16 +117,18 @@ def _freeze(call: Call, argument: Argument) -> Detail:
     if name == call.name:
         raise Refusal("forbidden", why="a governor does not freeze its own wallet: nobody might unfreeze it")
     wallet = wallet_of(call.state, name)
-    if is_frozen(wallet):
-        return {"frozen_at": wallet["frozen_at"]}
-    call.state.put(f"wallet/{name}", {**wallet, "frozen_at": call.now})
-    return {"frozen_at": call.now}
+    if not is_frozen(wallet):
+        wallet = {**wallet, "frozen_at": call.now}
+        call.state.put(f"wallet/{name}", wallet)
+    told: Detail = {"frozen_at": wallet["frozen_at"]}
+    return told if "frozen_since" in wallet else {**told, "enforce": {"frozen": [name, wallet["frozen_at"]]}}
 
 
 def _unfreeze(call: Call, argument: Argument) -> Detail:
     wallet = wallet_of(call.state, argument["name"])
     if is_frozen(wallet):
-        call.state.put(f"wallet/{wallet['name']}", {**wallet, "frozen_at": None})
+        thawed = {field: value for field, value in wallet.items() if field != "frozen_since"}
+        call.state.put(f"wallet/{wallet['name']}", {**thawed, "frozen_at": None})
     return {}
 
 

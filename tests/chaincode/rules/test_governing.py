@@ -24,8 +24,9 @@ def test_one_governor_sets_policy_where_one_suffices() -> None:
     economy = Economy()
     economy.now += 10
     policy = policy_of(economy, grace_s=77, version=900, since=5)
-    assert economy.submit("root", "set_policy", policy=policy).detail == {"version": 2}
-    assert economy.state.get("policy") == {**policy, "version": 2, "since": START + 10}
+    told = economy.submit("root", "set_policy", policy=policy).detail
+    assert told == {"version": 2, "enforce": {"policy": 2}}
+    assert economy.state.get("policy") == {**policy, "version": 2, "since": None}
     assert economy.submit("alice", "set_policy", policy=policy).code == "not_governor"
 
 

@@ -30,7 +30,7 @@ def test_a_revoked_certificate_signs_no_operation_at_once() -> None:
     done = economy.operation("alice", "transfer", to="bob", tokens=2)
     kept = economy.apply(done)
     assert kept.ok
-    assert revoke(economy).detail == {"revoked_at": START}
+    assert revoke(economy).detail["revoked_at"] == START
     refused = economy.apply(waiting)
     assert (refused.code, refused.detail) == ("revoked_certificate", {"revoked_at": START})
     backdated = economy.operation("alice", "transfer", to="bob", tokens=1, _iat=START - 60)
@@ -53,10 +53,12 @@ def test_a_clock_that_is_behind_does_not_help_it() -> None:
 )
 def test_contracts_made_before_anyone_could_know_are_paid(made: int, code: str) -> None:
     economy = with_allowance()
-    revoke(economy)
-    revoked_at = economy.now
+    revoked = revoke(economy)
+    economy.now += 8
+    economy.enforce(revoked)
+    known_at = economy.now
     economy.now += 30
-    contract = economy.contract(via="a", lane="l", seq=1, jti="c", iat=revoked_at + made)
+    contract = economy.contract(via="a", lane="l", seq=1, jti="c", iat=known_at + made)
     detail = economy.submit("bob", "settle", items=[[contract, 5]]).detail
     assert detail["refused"].get("alice/c", "ok") == code
     assert detail["settled"] == (1 if code == "ok" else 0)
@@ -67,7 +69,7 @@ def test_the_wallet_goes_on_with_another_certificate() -> None:
     economy = with_allowance()
     fresh = authority().wallet("alice")
     assert economy.submit("alice", "rotate", name="alice", cert=fresh.pem).ok
-    revoke(economy)
+    economy.enforce(revoke(economy))
     economy.now += 30
     assert economy.submit("alice", "transfer", signer=fresh, to="bob", tokens=1).ok
     assert economy.submit("alice", "transfer", to="bob", tokens=1).code == "revoked_certificate"
@@ -113,6 +115,9 @@ def test_revoking_again_does_not_move_it() -> None:
     economy = Economy()
     revoke(economy)
     economy.now += 60
+    again = {"revoked_at": START, "enforce": {"revoked": ["alice", wallet("alice").x5t]}}
+    assert revoke(economy).detail == again
+    economy.enforce(revoke(economy))
     assert revoke(economy).detail == {"revoked_at": START}
 
 
@@ -138,7 +143,10 @@ def test_one_governor_alone_does_not_lock_out_another() -> None:
     proposed = economy.submit("root", "propose", _jti="p", _arg={"act": "revoke", "arg": argument})
     assert proposed.ok, proposed
     approved = economy.submit("third", "approve", proposal="p")
-    assert approved.detail["result"] == {"revoked_at": START}
+    assert approved.detail["result"] == {
+        "revoked_at": START,
+        "enforce": {"revoked": ["second", wallet("second").x5t]},
+    }
     assert economy.submit("second", "freeze", name="alice").code == "revoked_certificate"
 
 

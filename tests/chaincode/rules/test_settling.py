@@ -222,8 +222,9 @@ def test_what_a_hold_does_not_pay_for() -> None:
 
 def test_what_was_made_after_a_freeze_is_not_settled_and_what_was_made_before_is() -> None:
     economy = with_allowance(propagation_s=5)
+    frozen = economy.submit("root", "freeze", name="alice")
     economy.now = START + 10
-    economy.submit("root", "freeze", name="alice")
+    economy.enforce(frozen)
     economy.now = START + 30
     assert code_of(economy, seq=1, iat=START + 10) == "ok"
     assert code_of(economy, seq=2, iat=START + 15) == "ok"
@@ -234,17 +235,18 @@ def test_what_was_made_after_a_freeze_is_not_settled_and_what_was_made_before_is
 
 def test_a_frozen_payee_settles_what_it_earned_before() -> None:
     economy = with_allowance(propagation_s=5)
-    economy.submit("root", "freeze", name="bob")
+    economy.enforce(economy.submit("root", "freeze", name="bob"))
     assert code_of(economy, seq=1, iat=START + 5) == "ok"
     assert code_of(economy, seq=2, iat=START + 6) == "payee_frozen"
 
 
 def test_policy_forbids_what_was_made_after_it() -> None:
     economy = with_allowance(propagation_s=5)
-    economy.now = START + 10
     rule = {"payer": "ali*", "payee": "bob", "operation": "GET /quote/*", "effect": "deny"}
     policy = {**economy.state.values["policy"], "rules": [rule]}
-    assert economy.submit("root", "set_policy", policy=policy).ok
+    set_policy = economy.submit("root", "set_policy", policy=policy)
+    economy.now = START + 10
+    economy.enforce(set_policy)
     economy.now = START + 60
     assert code_of(economy, seq=1, iat=START + 15) == "ok"
     assert code_of(economy, seq=2, iat=START + 16) == "forbidden"

@@ -165,7 +165,7 @@ def test_a_frozen_wallet_spends_nothing_but_loses_nothing() -> None:
     economy = Economy(tokens=100)
     economy.submit("alice", "open", id="a", payee="bob", tokens=10, exp=START + 600)
     row = economy.submit("bob", "transfer", to="alice", tokens=5).detail["credit"]
-    assert economy.submit("root", "freeze", name="alice").detail == {"frozen_at": START}
+    assert economy.submit("root", "freeze", name="alice").detail["frozen_at"] == START
     refused: list[tuple[str, dict[str, Any]]] = [
         ("transfer", {"to": "bob", "tokens": 1}),
         ("burn", {"tokens": 1}),
@@ -195,6 +195,9 @@ def test_a_second_freeze_does_not_move_the_first() -> None:
     economy = Economy()
     economy.submit("root", "freeze", name="alice")
     economy.now += 60
+    again = economy.submit("root", "freeze", name="alice")
+    assert again.detail == {"frozen_at": START, "enforce": {"frozen": ["alice", START]}}
+    economy.enforce(again)
     assert economy.submit("root", "freeze", name="alice").detail == {"frozen_at": START}
     assert economy.submit("root", "unfreeze", name="alice").ok
     assert economy.submit("root", "unfreeze", name="alice").ok

@@ -184,6 +184,11 @@ class Rules(Target):
             "expire": {"holds": [["alice", "hold-1"]], "allowances": ["allowance-1"]},
             "forget": {"operations": [["alice", "x"]], "allowances": ["allowance-1"]},
             "set_policy": {"policy": default_policy()},
+            "enforce": {
+                "policy": 1 + chance.below(3),
+                "frozen": [name, now],
+                "revoked": [name, wallet("alice").x5t],
+            },
             "propose": {"act": chance.pick(tuple(ACTS)), "arg": {"tokens": 5, "name": name}},
             "approve": {"proposal": new_id()},
         }

@@ -66,9 +66,11 @@ def everything() -> Recorded:
     all_.do("bob", "void", holds=[["alice", "h2"], ["alice", "h4"]])
     all_.do("alice", "close", id="allowance-1")
     all_.do("alice", "update", name="alice", url="http://127.0.0.1:1")
-    all_.do("root", "freeze", name="alice")
+    frozen = all_.do("root", "freeze", name="alice")
+    all_.do("root", "enforce", **frozen["enforce"])
     all_.do("root", "unfreeze", name="alice")
-    all_.do("root", "set_policy", policy={**default_policy(), "threshold": 2})
+    set_policy = all_.do("root", "set_policy", policy={**default_policy(), "threshold": 2})
+    all_.do("root", "enforce", **set_policy["enforce"])
     proposal = all_.do("root", "propose", act="mint", arg={"tokens": 5})["proposal"]
     all_.do("second", "approve", proposal=proposal)
     all_.now += EXPIRED_S
