@@ -311,7 +311,7 @@ def _set_policy(_one: Prepared, _body: Operation) -> Iterator[str]:
 def _enforce(_one: Prepared, body: Operation) -> Iterator[str]:
     for field, check in (("frozen", is_freeze), ("revoked", is_revocation)):
         value = body.arg.get(field)
-        if check(value):
+        if isinstance(value, list) and check(value):
             yield f"wallet/{value[0]}"
 
 

@@ -117,7 +117,9 @@ def _setup(story: Story) -> None:
     story.tell("governance freezes ice", GOVERNANCE, "freeze", name="ice")
     story.tell("a service puts that in force", BOB, "enforce", frozen=["ice", story.now])
     story.tell("another freeze than there is", GOVERNANCE, "enforce", frozen=["ice", story.now - 1])
-    story.tell("governance puts it in force, having seen it", GOVERNANCE, "enforce", frozen=["ice", story.now])
+    story.tell(
+        "governance puts it in force, having seen it", GOVERNANCE, "enforce", frozen=["ice", story.now]
+    )
 
 
 def _refusals(story: Story) -> None:

@@ -54,8 +54,8 @@ class Certificate(NamedTuple):
 class WalletRecord(NamedTuple):
     """A wallet as the ledger knows it; the newest certificate stands last.
 
-    It spends nothing any more once ``frozen_at`` is there. From ``frozen_since`` that counts against contracts
-    too; None until it is put in force.
+    It spends nothing any more once ``frozen_at`` is there. From ``frozen_since`` that counts against
+    contracts too; None until it is put in force.
     """
 
     name: str

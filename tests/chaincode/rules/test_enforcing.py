@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.economy import START, Economy, authority, wallet
 
+from support.economy import START, Economy, authority, wallet
 from tokenmesh_chaincode.rules import Outcome
 
 PROPAGATION_S = 5

@@ -153,5 +153,5 @@ def policy(default: dict[str, Any]) -> dict[str, Any]:
         "hold_ttl_s_max": CONTRACT_TTL_S,
         "allowance_ttl_s_max": ALLOWANCE_TTL_S,
         "grace_s": GRACE_S,
-        "propagation_s": 0,
+        "propagation_s": 1,
     }
