@@ -109,10 +109,14 @@ class Room:
 
 
 class Submission(NamedTuple):
-    """What a caller has submitted: operations, and the disclosures of private contracts in them."""
+    """What a caller has submitted: operations, and the disclosures of private contracts in them.
+
+    ``is_prompt``: the transaction's time must not be long past when its state is read.
+    """
 
     operations: Sequence[str]
     disclosures: Disclosures
+    is_prompt: bool = False
 
     @property
     def bytes(self) -> int:

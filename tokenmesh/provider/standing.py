@@ -28,6 +28,10 @@ ALLOWANCE_BELIEVED_PART = 0.2
 """The part of the policy's grace for which an allowance is believed: its payer may have closed it, which
 starts the grace."""
 
+NEWS_BELIEVED_PART = 0.8
+"""The part of the policy's ``propagation_s`` for which policy and wallets are believed. The rest is for what
+the ledger itself is late by: one of Fabric's peers may be a little behind another."""
+
 
 class Known(NamedTuple):
     """What is good of all contracts of one payer, signed with one certificate, for one operation, paid by one
@@ -287,9 +291,9 @@ class Standing:
 
     def _read_policy(self, policy: dict[str, Any]) -> dict[str, Any]:
         settings, propagation_s = self._settings, policy["propagation_s"]
-        longest = settings.wallet_cache_s
-        self._payers.believe_s = min(longest, propagation_s)
-        self._policy.believe_s = min(settings.policy_cache_s, propagation_s)
+        longest, shortest = settings.wallet_cache_s, propagation_s * NEWS_BELIEVED_PART
+        self._payers.believe_s = min(longest, shortest)
+        self._policy.believe_s = min(settings.policy_cache_s, shortest)
         self._allowances.believe_s = min(longest, policy["grace_s"] * ALLOWANCE_BELIEVED_PART)
         return policy
 

@@ -314,6 +314,22 @@ def test_what_is_not_wanted_is_endorsed_and_not_handed_in() -> None:
     assert [(one.successful, one.block_number) for one in committed] == [(True, 5)]
 
 
+def test_what_is_not_endorsed_in_its_time_is_proposed_anew() -> None:
+    """With a later time, to the endorsers of before and to others: none is handed in that was too slow."""
+    peer, endorsers = Peer(), Endorsers()
+    ticks = iter(range(1_800_000_000, 1_900_000_000))
+    what = Invocation("mesh", "kv", ("put", "a"), None, (), lambda: next(ticks), endorsers, 0.5)
+    endorsers.msp_ids = ("Org1MSP", "Org2MSP")
+    peer.fails = {ENDORSE: [TIMEOUT, TIMEOUT, TIMEOUT]}
+    assert peer.run(retrying.submit_and_wait(peer.caller, what, Retry())) == b"answer"
+    asked = [call for call in peer.calls if call.method == ENDORSE]
+    assert [call.timeout_s for call in asked] == [0.5] * 4
+    requests = [gateway_pb2.EndorseRequest.FromString(call.request) for call in asked]
+    assert len({one.transaction_id for one in requests}) == 4
+    assert len({one.proposed_transaction.proposal_bytes for one in requests}) == 4
+    assert peer.counts[SUBMIT] == 1
+
+
 def test_those_who_have_endorsed_are_asked_at_once_the_next_time() -> None:
     """Named in the next proposal; the gateway chooses anew when they cannot, or do not suffice any more."""
     peer = Peer(VALID)
@@ -331,7 +347,7 @@ def test_those_who_have_endorsed_are_asked_at_once_the_next_time() -> None:
     assert run() == [[]]
     assert run() == [["Org1MSP", "Org2MSP"]]
     peer.fails = {ENDORSE: [GONE]}
-    assert run() == [["Org1MSP", "Org2MSP"], []], "the same proposal, by whomever the gateway chooses"
+    assert run() == [["Org1MSP", "Org2MSP"], []], "a new proposal, to whomever the gateway chooses"
     peer.verdicts = [POLICY, VALID]
     assert run() == [["Org1MSP", "Org2MSP"], []]
     peer.fails = {ENDORSE: [REFUSED]}

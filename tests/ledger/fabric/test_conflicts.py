@@ -8,7 +8,7 @@ from itertools import combinations
 import pytest
 
 from support.economy import Economy, wallet
-from tokenmesh.ledger.fabric.conflicts import GOVERNANCE, conflict_keys
+from tokenmesh.ledger.fabric.conflicts import ENFORCE, GOVERNANCE, conflict_keys
 from tokenmesh_chaincode.documents import parse_contract
 from tokenmesh_chaincode.rules import ACTS, default_policy
 
@@ -172,3 +172,9 @@ def test_arguments_of_any_shape_are_read_without_an_error():
     ):
         for act in ("settle", "void", "expire", "forget", "hold", "holds", "open", "nothing"):
             assert conflict_keys(economy.operation("alice", act, _arg=argument, signer=wallet("alice")))
+
+
+def test_the_operation_whose_time_counts_is_told_from_others():
+    economy = Economy()
+    for act, argument in (("enforce", {"policy": 2}), ("freeze", {"name": "alice"}), ("hold", {"id": "1"})):
+        assert (ENFORCE in conflict_keys(economy.operation("root", act, **argument))) == (act == "enforce")

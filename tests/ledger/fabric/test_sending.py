@@ -15,7 +15,7 @@ from tokenmesh.errors import LedgerError, LedgerOutcomeUnknown, LedgerUnavailabl
 from tokenmesh.fabric.errors import CommitError, CommitStatusError, EndorseError, FabricError, SubmitError
 from tokenmesh.fabric.gateway import NO_RETRY, Status
 from tokenmesh.ledger.batching import Job, Submission
-from tokenmesh.ledger.fabric.sending import Sender, ledger_error
+from tokenmesh.ledger.fabric.sending import PROMPT_S, Sender, ledger_error
 from tokenmesh.telemetry.instruments import meters_on
 
 TOO_LARGE = EndorseError("not endorsed: received message larger than max", code="RESOURCE_EXHAUSTED")
@@ -54,10 +54,18 @@ class Played:
         self.fails_at = fails_at
         self.error = error
         self.taken: list[list[str]] = []
+        self.timeouts: list[float | None] = []
 
     def submit(
-        self, name: str, arguments: Sequence[bytes], *, on_commit: Callable[[Status], None], **_: Any
+        self,
+        name: str,
+        arguments: Sequence[bytes],
+        *,
+        endorse_timeout_s: float | None,
+        on_commit: Callable[[Status], None],
+        **_: Any,
     ) -> bytes:
+        self.timeouts.append(endorse_timeout_s)
         texts = [argument.decode() for argument in arguments]
         if len(texts) > self.most:
             raise TOO_LARGE
@@ -96,6 +104,20 @@ def test_each_gets_the_results_of_its_own() -> None:
     assert [texts(future) for future in futures] == ["ab", "c", "def"]
     assert contract.taken == [list("abcdef")]
     assert blocks == [1], "who reads history is told of the block"
+
+
+@pytest.mark.parametrize("most", [100, 1])
+def test_what_has_to_be_prompt_is_endorsed_soon_or_anew(most: int) -> None:
+    """All that travels with it, and its parts, if it is cut."""
+    for is_prompt, timeout_s in ((False, None), (True, PROMPT_S)):
+        contract = Played(most)
+        jobs = [
+            Job[Submission](Submission(list("ab"), {}, prompt), Future(), 2, 2)
+            for prompt in (is_prompt, False)
+        ]
+        Sender(contract, NO_RETRY, lambda _: None).send(jobs[:1] if most == 1 else jobs)
+        assert set(contract.timeouts) == {timeout_s}
+        assert texts(jobs[0].future) == "ab"
 
 
 def test_a_batch_that_is_too_large_is_cut_between_submissions() -> None:

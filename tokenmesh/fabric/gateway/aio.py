@@ -353,6 +353,7 @@ class AsyncContract:
         transient_data: Mapping[str, Argument] | None = None,
         endorsing_organizations: Sequence[str] = (),
         retry: Retry | None = None,
+        endorse_timeout_s: float | None = None,
         is_wanted: Wanted | None = None,
         on_commit: Callable[[Status], None] | None = None,
         on_retry: Callable[[FabricError], None] | None = None,
@@ -362,11 +363,15 @@ class AsyncContract:
         Raises EndorseError (nothing happened), SubmitError, CommitStatusError (it may yet be committed) or
         CommitError (it was found invalid). What is tried again meanwhile: :class:`Retry`.
 
-        ``is_wanted(transaction_id, answer)`` says of what was endorsed whether to hand it in at all; if not,
-        the chaincode's answer is all there is, and the ledger stays as it is. ``on_commit`` is told of the
-        transaction that took effect, before this returns; ``on_retry`` of every failure that is tried again.
+        What is not endorsed within ``endorse_timeout_s`` is proposed anew, with a later time; without it, what
+        is not endorsed within the gateway's deadline has failed. ``is_wanted(transaction_id, answer)`` says of
+        what was endorsed whether to hand it in at all; if not, the chaincode's answer is all there is and the
+        ledger stays as it is. ``on_commit`` is told of the transaction that took effect, before this returns;
+        ``on_retry`` of every failure that is tried again.
         """
-        what = self._invocation(transaction_name, arguments, transient_data, endorsing_organizations)
+        what = self._invocation(
+            transaction_name, arguments, transient_data, endorsing_organizations, endorse_timeout_s
+        )
         caller = self._session.caller
         return await self._session.drive(
             retrying.submit_and_wait(caller, what, retry or caller.retry, is_wanted, on_commit, on_retry)
@@ -408,6 +413,7 @@ class AsyncContract:
         arguments: Sequence[Argument],
         transient: Mapping[str, Argument] | None,
         organizations: Sequence[str],
+        endorse_timeout_s: float | None = None,
     ) -> Invocation:
         full = name if self.contract_name is None else f"{self.contract_name}:{name}"
         return Invocation(
@@ -418,6 +424,7 @@ class AsyncContract:
             organizations,
             self._clock,
             self._endorsers,
+            endorse_timeout_s,
         )
 
 

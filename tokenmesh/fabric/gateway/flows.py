@@ -173,6 +173,7 @@ class Invocation:
     organizations: Sequence[str] = ()
     clock: Clock | None = None
     endorsers: Endorsers | None = None
+    endorse_timeout_s: float | None = None
 
     def draft(self, caller: Caller) -> Draft:
         return messages.new_proposal(

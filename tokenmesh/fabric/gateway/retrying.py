@@ -63,8 +63,7 @@ def endorse_and_submit(caller: Caller, what: Invocation, retry: Retry) -> Flow[S
     """Endorse and hand in, each as often as is safe and as the budget allows."""
 
     def once() -> Flow[Prepared]:
-        draft = what.draft(caller)
-        return (yield from endorse(caller, draft, what.channel, what.organizations, None, None))
+        return (yield from _endorse(caller, what, what.organizations))
 
     prepared = yield from _retrying(caller, retry, once)
     signed = yield from caller.sign(prepared.payload, "new_signed_transaction")
@@ -107,17 +106,27 @@ def submit_and_wait(
 
 def _endorse_as_before(caller: Caller, what: Invocation, guess: Sequence[str]) -> Flow[Prepared]:
     """Endorse by those who have done so before; if they cannot, by whomever the gateway chooses."""
-    draft = what.draft(caller)
     if not guess:
-        return (yield from endorse(caller, draft, what.channel, what.organizations, None, None))
+        return (yield from _endorse(caller, what, what.organizations))
     try:
-        return (yield from endorse(caller, draft, what.channel, guess, None, None))
+        return (yield from _endorse(caller, what, guess))
     except EndorseError as error:
         if DIFFERENT_RESULTS in str(error) or is_refusal(error):
             raise
     if what.endorsers is not None:
         what.endorsers.forget()
-    return (yield from endorse(caller, draft, what.channel, (), None, None))
+    return (yield from _endorse(caller, what, ()))
+
+
+def _endorse(caller: Caller, what: Invocation, organizations: Sequence[str]) -> Flow[Prepared]:
+    """Endorse a new proposal; one that is to be endorsed within a time of its own may be made anew."""
+    draft, timeout_s = what.draft(caller), what.endorse_timeout_s
+    try:
+        return (yield from endorse(caller, draft, what.channel, organizations, None, timeout_s))
+    except EndorseError as error:
+        if timeout_s is not None and error.code == "DEADLINE_EXCEEDED":
+            error.retryable = True
+        raise
 
 
 def _retrying(

@@ -17,6 +17,8 @@ from typing import Any
 
 GOVERNANCE = "governance"
 """What governance does touches what all operations read: one of them at a time."""
+ENFORCE = "enforce"
+"""Of an operation whose time says when a change was in the state of those who endorse it."""
 
 Claims = Mapping[str, Any]
 
@@ -57,6 +59,10 @@ def _payload(document: str) -> bytes:
         return a2b_base64(document.encode("ascii").split(b".", 2)[1].translate(_TO_BASE64) + b"==")
     except (ValueError, IndexError):
         return b""
+
+
+def _enforce(issuer: Any, _arg: Claims) -> Iterator[str]:
+    yield from (GOVERNANCE, f"balance/{issuer}", ENFORCE)
 
 
 def _balance(issuer: Any, _arg: Claims) -> Iterator[str]:
@@ -132,4 +138,5 @@ _KEYS: dict[str, Callable[[Any, Claims], Iterator[str]]] = {
     "void": _items,
     "expire": _items,
     "forget": _items,
+    "enforce": _enforce,
 }

@@ -42,7 +42,7 @@ from tokenmesh.ledger.batching import (
     Room,
     Submission,
 )
-from tokenmesh.ledger.fabric.conflicts import conflict_keys
+from tokenmesh.ledger.fabric.conflicts import ENFORCE, conflict_keys
 from tokenmesh.ledger.fabric.history import History
 from tokenmesh.ledger.fabric.pipeline import Pipeline
 from tokenmesh.ledger.fabric.questions import StateQuestions
@@ -188,6 +188,8 @@ class FabricLedger(Ledger):
         else:
             self._watch.submitted(future)
             keys = frozenset().union(*map(conflict_keys, operations))
+            if ENFORCE in keys:
+                submission = submission._replace(is_prompt=True)
             self._pipeline.put(Job(submission, future, size, length), keys)
         return future
 

@@ -17,6 +17,10 @@ from tokenmesh_chaincode.rules import Outcome
 
 DISCLOSURES = "disclosures"
 """The name of the transient data that goes to the endorsers and never into the transaction."""
+PROMPT_S = 1.0
+"""How long the endorsement of what has to be prompt may take before its time is too old, and it is proposed
+anew. Endorsers have what an ``enforce`` is about, or their results differ from those who have; so payees that
+ask them that much later know of it. ``Standing`` leaves room for it."""
 TOO_LARGE = ("larger than max", "exceeds maximum allowed", "too large")
 """What gRPC, a peer or an orderer says of a message that it does not take."""
 
@@ -47,14 +51,15 @@ class Sender:
         """
         operations = [text for job in jobs for text in job.payload.operations]
         disclosures = together(job.payload.disclosures for job in jobs)
+        timeout_s = PROMPT_S if any(job.payload.is_prompt for job in jobs) else None
         try:
-            results = self._submit(operations, disclosures)
+            results = self._submit(operations, disclosures, timeout_s)
         except TooLarge:
             if len(jobs) > 1:
                 for part in (jobs[: len(jobs) // 2], jobs[len(jobs) // 2 :]):
                     self._send_or_fail(part)
                 return
-            results = self._send_parts(operations, disclosures)
+            results = self._send_parts(operations, disclosures, timeout_s)
         start = 0
         for job in jobs:
             job.future.set_result(results[start : start + job.size])
@@ -66,14 +71,16 @@ class Sender:
         except LedgerError as error:
             fail(jobs, error)
 
-    def _send_parts(self, operations: Sequence[str], disclosures: Mapping[str, str]) -> list[Result]:
+    def _send_parts(
+        self, operations: Sequence[str], disclosures: Mapping[str, str], timeout_s: float | None
+    ) -> list[Result]:
         """The operations of one submission that is too large, in two or more transactions, in their order."""
         results: list[Result] = []
         parts = [operations]
         while parts:
             part = parts.pop()
             try:
-                results += self._submit(part, disclosures)
+                results += self._submit(part, disclosures, timeout_s)
             except TooLarge as error:
                 if len(part) == 1:
                     raise self._partly(
@@ -95,10 +102,12 @@ class Sender:
             f"{error}"
         )
 
-    def _submit(self, operations: Sequence[str], disclosures: Mapping[str, str]) -> list[Result]:
+    def _submit(
+        self, operations: Sequence[str], disclosures: Mapping[str, str], timeout_s: float | None
+    ) -> list[Result]:
         since = now()
         try:
-            results = self._transact(operations, disclosures)
+            results = self._transact(operations, disclosures, timeout_s)
         except Exception as error:
             self._watch.transaction(since, len(operations), error)
             raise
@@ -106,7 +115,9 @@ class Sender:
         self._watch.refused(one.outcome.code for one in results if not one.outcome.ok)
         return results
 
-    def _transact(self, operations: Sequence[str], disclosures: Mapping[str, str]) -> list[Result]:
+    def _transact(
+        self, operations: Sequence[str], disclosures: Mapping[str, str], timeout_s: float | None
+    ) -> list[Result]:
         transient = {DISCLOSURES: canonical(dict(disclosures))} if disclosures else None
         try:
             answer = self._contract.submit(
@@ -115,6 +126,7 @@ class Sender:
                 [text.encode("ascii", "replace") for text in operations],
                 transient_data=transient,
                 retry=self._retry,
+                endorse_timeout_s=timeout_s,
                 # What was done before, or is turned away without a record, names no transaction, or another.
                 is_wanted=lambda tx_id, answer: tx_id.encode() in answer,
                 on_commit=lambda status: self._seen(status.block_number),
