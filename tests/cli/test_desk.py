@@ -22,9 +22,13 @@ class LosingLedger(EmbeddedLedger):
     """Does what it is asked for, and loses the first answers."""
 
     lose = 0
+    lose_after: int | None = None
+    """How many operations it takes before it is gone for good."""
     asked: list[str]
 
     def submit(self, operations: Sequence[str]) -> Future[list[Result]]:
+        if self.lose_after == len(self.asked):
+            raise LedgerUnavailable("the ledger is gone")
         done = super().submit(operations)
         self.asked.extend(operations)
         if self.lose:
@@ -58,6 +62,22 @@ def test_after_so_many_lost_answers_the_outcome_is_said_to_be_unknown(cli: Cli) 
     with losing(cli, desk_module.SUBMIT_ATTEMPTS_MAX) as desk, pytest.raises(LedgerOutcomeUnknown):
         desk.do("mint", {"tokens": 7})
     assert cli.spendable("governance") == 1007
+
+
+def test_a_change_that_cannot_be_put_in_force_just_now_has_been_made(
+    cli: Cli, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The ledger goes away between the two: who asked for it is told what to do, and the change holds."""
+    cli("wallet", "create", "service-a")
+    with losing(cli, 0) as desk:
+        assert isinstance(desk.ledger, LosingLedger)
+        desk.ledger.lose_after = 1
+        assert desk.do("freeze", {"name": "service-a"}).outcome.ok
+    assert "'tokenmesh enforce'" in capsys.readouterr().err
+    shown = cli.json("wallet", "show", "service-a")
+    assert shown["frozen_at"] is not None
+    assert shown["frozen_since"] is None
+    assert "the freeze of service-a" in cli("enforce")
 
 
 def test_a_ledger_that_says_nothing_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:

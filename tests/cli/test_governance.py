@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from support.cli import Cli
 from tokenmesh.identity import Wallet
+from tokenmesh.ledger.embedded import EmbeddedLedger
+from tokenmesh_chaincode.documents import Operation, new_id, sign
 
 
 @pytest.fixture
@@ -77,13 +81,44 @@ def test_a_grant_to_nobody_is_refused(cli: Cli) -> None:
 def test_a_frozen_wallet_cannot_pay_until_it_is_unfrozen(cli: Cli) -> None:
     cli("wallet", "create", "service-a", "--tokens", "50")
     assert "services know within 5 s" in cli("freeze", "service-a")
-    assert cli.json("wallet", "show", "service-a")["frozen_at"] is not None
+    shown = cli.json("wallet", "show", "service-a")
+    assert shown["frozen_since"] >= shown["frozen_at"], "and that is in force"
     assert "frozen" in cli("wallet", "list")
     assert "frozen" in cli.refused("burn", "50", "--as", "service-a")
     cli("unfreeze", "service-a")
     assert cli.json("wallet", "show", "service-a")["frozen_at"] is None
     cli("burn", "50", "--as", "service-a")
     assert cli.total("service-a") == 0
+
+
+def cut_short(cli: Cli, by: str, act: str, argument: dict[str, Any]) -> None:
+    """What a governor's process does that ends before it puts in force what it has changed."""
+    wallet, now = Wallet.load(cli.home, by), int(time.time())
+    with EmbeddedLedger(cli.ledger, wallet) as ledger:
+        operation = Operation(ledger.domain, by, new_id(), now, now + 60, act, argument)
+        (result,) = ledger.submit([sign(operation, wallet)]).result(10)
+    assert result.outcome.ok, result
+
+
+def test_what_one_who_governs_did_not_come_to_is_put_in_force_by_another(board: Cli) -> None:
+    """Between a change and its being in force the governor's process may end: of each kind, one."""
+    board("wallet", "create", "service-a")
+    (certificate,) = board.json("wallet", "show", "service-a")["certificates"]
+    cut_short(board, "governance", "freeze", {"name": "service-a"})
+    cut_short(board, "governance", "revoke", {"name": "service-a", "x5t": certificate["x5t"]})
+    board("policy", "set", "grace_s=9")
+    cut_short(board, "second", "approve", {"proposal": board.json("proposals")[0]["id"]})
+    assert "not in force yet" in board("policy", "show")
+    shown = board.json("wallet", "show", "service-a")
+    assert (shown["frozen_since"], shown["certificates"][0]["revoked_since"]) == (None, None)
+    board("wallet", "create", "service-b")
+    assert "not_governor" in board.refused("enforce", "--as", "service-b")
+    said = board("enforce", "--as", "third")
+    assert said.count("In force now: ") == 3
+    assert board.json("policy", "show")["since"] is not None
+    shown = board.json("wallet", "show", "service-a")
+    assert None not in (shown["frozen_since"], shown["certificates"][0]["revoked_since"])
+    assert board("enforce") == "All that was decided is in force.\n"
 
 
 def test_only_governors_govern(cli: Cli) -> None:

@@ -200,8 +200,8 @@ def enforce(session: Session, acting: str) -> None:
     with session.acting(acting) as desk:
         changes = _not_in_force(answer(desk.ledger.policy()), answer(desk.ledger.wallets()))
         for what, change in changes:
-            desk.do("enforce", change)
-            say(f"In force now: {what}.")
+            enforced = desk.do("enforce", change).outcome.detail["changes"]
+            say(f"In force now: {what}." if enforced else f"Changed again meanwhile: {what}.")
     if not changes:
         say("All that was decided is in force.")
 

@@ -363,11 +363,11 @@ class AsyncContract:
         Raises EndorseError (nothing happened), SubmitError, CommitStatusError (it may yet be committed) or
         CommitError (it was found invalid). What is tried again meanwhile: :class:`Retry`.
 
-        What is not endorsed within ``endorse_timeout_s`` is proposed anew, with a later time; without it, what
-        is not endorsed within the gateway's deadline has failed. ``is_wanted(transaction_id, answer)`` says of
-        what was endorsed whether to hand it in at all; if not, the chaincode's answer is all there is and the
-        ledger stays as it is. ``on_commit`` is told of the transaction that took effect, before this returns;
-        ``on_retry`` of every failure that is tried again.
+        What is not endorsed within ``endorse_timeout_s`` is proposed anew, with a later time; without it,
+        what is not endorsed within the gateway's deadline has failed. ``is_wanted(transaction_id, answer)``
+        says of what was endorsed whether to hand it in at all; if not, the chaincode's answer is all there
+        is, and the ledger stays as it is. ``on_commit`` is told of the transaction that took effect, before
+        this returns; ``on_retry`` of every failure that is tried again.
         """
         what = self._invocation(
             transaction_name, arguments, transient_data, endorsing_organizations, endorse_timeout_s
