@@ -138,6 +138,8 @@ class Auditor:
             raise Violation(f"{name} is for {contract['htu']}, and pays for {incoming.target}")
         if contract["dig"] != _digest(incoming.body):
             raise Violation(f"{name} is for another body than it pays for")
+        if (why := self.books.economy.why_forbidden(contract)) is not None:
+            raise Violation(f"the handler runs for {name}, which is {why} for longer than news may take")
         if contract["tok"] < job.operation.tokens:
             raise Violation(f"{name} offers {contract['tok']} tokens for {job.operation.tokens}")
         known = self.contracts.setdefault(key, Known(contract["iss"], contract["jti"], worker.service, job))

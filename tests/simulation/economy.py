@@ -63,6 +63,17 @@ class Allowance:
     used: set[tuple[str, int]] = field(default_factory=set)
 
 
+@dataclass
+class Frozen:
+    """A freeze: when it was decided, and since when it is in force."""
+
+    at: int
+    since: int | None = None
+
+
+WHEN_FROZEN = ("sweep", "void", "settle", "expire")
+
+
 class Refused(Exception):
     """An operation, or one item of it, is refused: the code, and what an outcome says beside it."""
 
@@ -81,6 +92,7 @@ class Economy:
         self.domain = domain
         self.keys = keys
         self.policy = policy
+        self.frozen: dict[str, Frozen] = {}
         self.wallets: set[str] = {"governance"}
         self.supply = 0
         self.balances: defaultdict[str, int] = defaultdict(int)
@@ -122,12 +134,17 @@ class Economy:
         assert body["iat"] <= now + SKEW_S, f"{body['act']} {key} was done before its time"
         assert now <= body["exp"], f"{body['act']} {key} was done {now - body['exp']} s after its time"
         try:
+            self._check_caller(body["iss"], body["act"])
             detail = getattr(self, f"_{body['act']}")(body["iss"], body["jti"], now, body["arg"])
             outcome = {"ok": True, "code": "ok", "detail": detail}
         except Refused as refused:
             outcome = {"ok": False, "code": refused.code, "detail": refused.detail}
         self.outcomes[key] = (signed.digest, outcome)
         return outcome
+
+    def _check_caller(self, by: str, act: str) -> None:
+        if by in self.frozen and act not in WHEN_FROZEN:
+            raise Refused("frozen", wallet=by)
 
     @property
     def set_aside(self) -> dict[str, int]:
@@ -145,6 +162,21 @@ class Economy:
         """All that a wallet has, wherever it is."""
         incoming = sum(tokens for (name, _), tokens in self.credits.items() if name == wallet)
         return self.balances[wallet] + incoming + self.set_aside.get(wallet, 0)
+
+    def why_forbidden(self, contract: Mapping[str, Any]) -> str | None:
+        """Why nobody may be paid with a contract any more, whose payee could know that when it was made."""
+        frozen = self.frozen.get(contract["iss"])
+        if frozen is not None and self._could_know(contract, frozen.since):
+            return "frozen"
+        if self._could_know(contract, self.policy["since"]) and any(
+            (rule["payer"], rule["operation"]) == (contract["iss"], contract["op"])
+            for rule in self.policy["rules"]
+        ):
+            return "forbidden"
+        return None
+
+    def _could_know(self, contract: Mapping[str, Any], since: int | None) -> bool:
+        return since is not None and contract["iat"] > since + self.policy["propagation_s"]
 
     # The books
 
@@ -184,6 +216,33 @@ class Economy:
         self.balances[by] += sum(found)
         detail = {"swept": len(found), "tokens": sum(found), "missing": len(rows) - len(found)}
         return {**detail, "balance": self.balances[by]} if found else detail
+
+    def _freeze(self, by: str, jti: str, now: int, arg: Any) -> dict[str, Any]:
+        name = arg["name"]
+        frozen = self.frozen.setdefault(name, Frozen(now))
+        enforce = {"enforce": {"frozen": [name, frozen.at]}} if frozen.since is None else {}
+        return {"frozen_at": frozen.at, **enforce}
+
+    def _unfreeze(self, by: str, jti: str, now: int, arg: Any) -> dict[str, Any]:
+        self.frozen.pop(arg["name"], None)
+        return {}
+
+    def _set_policy(self, by: str, jti: str, now: int, arg: Any) -> dict[str, Any]:
+        version = self.policy["version"] + 1
+        self.policy = {**arg["policy"], "version": version, "since": None}
+        return {"version": version, "enforce": {"policy": version}}
+
+    def _enforce(self, by: str, jti: str, now: int, arg: Any) -> dict[str, Any]:
+        changes = 0
+        if arg.get("policy") == self.policy["version"] and self.policy["since"] is None:
+            self.policy = {**self.policy, "since": now}
+            changes += 1
+        name, at = arg.get("frozen", ("", 0))
+        frozen = self.frozen.get(name)
+        if frozen is not None and frozen.at == at and frozen.since is None:
+            frozen.since = now
+            changes += 1
+        return {"since": now, "changes": changes}
 
     def _terms(self, by: str, payee: str, tokens: int, exp: int, now: int, ttl_s: int) -> None:
         if not now < exp <= now + ttl_s:
@@ -335,6 +394,8 @@ class Economy:
             raise Refused("wrong_signer")
         if not signed.holds:
             raise Refused("bad_signature")
+        if (why := self.why_forbidden(contract)) is not None:
+            raise Refused(why)
         if charged > contract["tok"]:
             raise Refused("charged_too_much")
         if contract["via"] == "hold":

@@ -41,7 +41,7 @@ POLICY = {
     "hold_ttl_s_max": 60,
     "allowance_ttl_s_max": 120,
     "grace_s": 60,
-    "propagation_s": 5,
+    "propagation_s": 4,  # as long as payees believe what they have read, and as far as clocks differ
 }
 SHM = Path("/dev/shm")
 DIRECTORY = SHM if SHM.is_dir() else None

@@ -22,6 +22,7 @@ from tokenmesh.journal.owners import Owner
 from tokenmesh.journal.sqlite import SqliteJournal
 from tokenmesh.provider import checks
 from tokenmesh.provider.exchange import Exchange
+from tokenmesh.provider.mirror import Mirror
 from tokenmesh.provider.provider import Provider
 from tokenmesh.settlement import settlement
 from tokenmesh.treasury.allowances import Allowance
@@ -322,4 +323,17 @@ def keep_the_rest() -> Iterator[None]:
 @mutation("A number of an allowance can be settled any number of times.")
 def settle_a_number_twice() -> Iterator[None]:
     with patch.object(settling.Spent, "use", lambda *_: None):
+        yield
+
+
+@mutation("What the ledger has said of wallets and policy is believed for ever.")
+def never_ask_again() -> Iterator[None]:
+    def make(believable: Any) -> Any:
+        def wrong(self: Mirror[Any], key: str) -> Any:
+            entry = self._entries.get(key)
+            return believable(self, key) if entry is None else entry.value
+
+        return wrong
+
+    with replaced(Mirror, "believable", make):
         yield

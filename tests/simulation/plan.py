@@ -97,6 +97,28 @@ class Fault(NamedTuple):
         return f"{self.kind} {self.who} at {self.at:g}" + ("" if self.arg is None else f" ({self.arg})")
 
 
+class Decree(NamedTuple):
+    """Governance takes something from a payer for a while: everything, or one operation.
+
+    ``late_s``: how much older the change is by its own time than it is. ``cut_short``: it is never put in
+    force.
+    """
+
+    at: float
+    payer: str
+    operation: str | None
+    for_s: float
+    late_s: float
+    cut_short: bool
+
+    def __str__(self) -> str:
+        what = "is frozen" if self.operation is None else f"may not {self.operation}"
+        how = [f"{self.at:8.3f}  {self.payer} {what} for {self.for_s:g} s"]
+        how += [f"recorded {self.late_s:g} s after its time"] if self.late_s else []
+        how += ["never put in force"] if self.cut_short else []
+        return ", ".join(how)
+
+
 @dataclass(frozen=True)
 class Plan:
     """One simulation. The flags say how the services are set up."""
@@ -113,11 +135,13 @@ class Plan:
     """The payee's framework checks a contract step by step, as an asynchronous one does."""
     skews: tuple[float, ...] = ()
     """By how much the clock of each service is wrong: its workers share a host."""
+    decrees: tuple[Decree, ...] = ()
 
-    def without(self, part: Job | Fault) -> Plan:
+    def without(self, part: Job | Fault | Decree) -> Plan:
         """The same, less one thing."""
         return replace(
             self,
+            decrees=tuple(decree for decree in self.decrees if decree is not part),
             jobs=tuple(job for job in self.jobs if job is not part),
             faults=tuple(fault for fault in self.faults if fault is not part),
         )
@@ -145,11 +169,27 @@ def plan(seed: int) -> Plan:
     troubles = 0 if chance.random() < 0.1 else chance.randint(1, 8)
     faults = tuple(_fault(drawn, chance) for _ in range(troubles))
     skews = tuple(_skew(chance) if chance.random() < 0.4 else 0.0 for _ in SERVICES)
-    return replace(drawn, faults=faults, skews=skews)
+    return replace(drawn, faults=faults, skews=skews, decrees=_decrees(Random(f"decrees {seed}")))
 
 
 def _skew(chance: Random) -> float:
     return round(chance.uniform(-2, 2), 1)
+
+
+def _decrees(chance: Random) -> tuple[Decree, ...]:
+    if chance.random() < 0.6:
+        return ()
+    return tuple(
+        Decree(
+            at=round(chance.uniform(0, BUSY_S / 2), 2),
+            payer=chance.choice(PAYERS),
+            operation=chance.choice((None, *(one.name for one in OPERATIONS.values()))),
+            for_s=round(chance.choice((1.0, BUSY_S)) * chance.uniform(0.5, 1), 1),
+            late_s=round(chance.uniform(1, 8), 1) if chance.random() < 0.5 else 0.0,
+            cut_short=chance.random() < 0.2,
+        )
+        for _ in range(chance.randint(1, 2))
+    )
 
 
 def _job(number: int, chance: Random, callers: tuple[str, ...]) -> Job:

@@ -31,7 +31,7 @@ def shrink(plan: Plan, result: Result, run: Runner = run) -> tuple[Plan, Result]
 
 def _simpler(plan: Plan) -> Iterator[Callable[[Plan], Plan]]:
     """Ways to make a plan smaller, each for whatever is left of it by then."""
-    for part in (*plan.faults, *plan.jobs):
+    for part in (*plan.faults, *plan.decrees, *plan.jobs):
         yield lambda plan, part=part: plan.without(part)  # type: ignore[misc]
     yield lambda plan: replace(plan, skews=())
     yield lambda plan: replace(plan, workers=1) if _needs_one(plan) else plan
@@ -52,6 +52,7 @@ def story(plan: Plan, result: Result) -> str:
     lines = [f"Seed {plan.seed}: {', '.join(set_up)}.", "", "What was wanted:"]
     lines += [f"  {job}" for job in sorted(plan.jobs, key=lambda job: job.at)]
     lines += ["", "What went wrong:", *(f"  {fault}" for fault in plan.faults)] if plan.faults else []
+    lines += ["", "What was decreed:", *(f"  {decree}" for decree in plan.decrees)] if plan.decrees else []
     lines += ["", "What happened:", *(f"  {line}" for line in result.log)]
     end = (
         "Which is as it should be." if result.violation is None else f"Which must not be: {result.violation}"

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 from simulation import crooks
 from simulation.auditor import Auditor, Violation
 from simulation.disk import CommitFault, Disk
-from simulation.home import DIRECTORY, PAYEES, home
+from simulation.governor import Governor
+from simulation.home import DIRECTORY, GOVERNANCE, PAYEES, home
 from simulation.ledger import Weather
 from simulation.plan import BUSY_S, CALLERS, SERVICES, Fault, Job, Plan
 from simulation.services import Payer, Service, Worker
@@ -73,6 +74,8 @@ class Simulation:
         self._down_s: dict[str, float] = {}
         self._calm = self._stopped = False
         self.processes: dict[str, Service] = {name: self._process(name) for name in plan.processes}
+        if plan.decrees:
+            self.processes[GOVERNANCE] = Governor(self)
         self.workers = [one for one in self.processes.values() if isinstance(one, Worker)]
         for payee in PAYEES:
             self.wire.listeners[payee] = [one for one in self.workers if one.service == payee]

@@ -34,6 +34,10 @@ def test_every_kind_of_trouble_is_met_in_the_seeds_of_a_run() -> None:
     assert kinds >= {"lose", "double", "late", "kill", "kill at commit", "sleep", "disk", "ledger disk"}
     assert kinds >= {"ledger down", "ledger slow", "answer", "clock", "power", "crook", "same id", "stray"}
     assert any(not each.faults for each in plans)
+    decrees = [decree for each in plans for decree in each.decrees]
+    assert {decree.cut_short for decree in decrees} == {True, False}
+    assert any(decree.operation is None for decree in decrees)
+    assert any(decree.operation and decree.late_s for decree in decrees)
 
 
 @pytest.mark.parametrize("seed", [2, 7, 11])
