@@ -91,16 +91,19 @@ def test_what_reads_and_what_governs_works_as_on_any_ledger(cli: FabricCli) -> N
     cli("grant", "shop", "5")
     assert cli.total("shop") == before + 5
     cli("freeze", "shop")
-    assert cli.json("wallet", "show", "shop")["frozen_at"]
+    frozen = cli.json("wallet", "show", "shop")
+    assert frozen["frozen_since"] >= frozen["frozen_at"] > 0
     cli("unfreeze", "shop")
     assert cli.json("wallet", "show", "shop")["frozen_at"] is None
     cli("policy", "set", "propagation_s=7")
-    assert cli.json("policy", "show")["propagation_s"] == 7
+    policy = cli.json("policy", "show")
+    assert policy["propagation_s"] == 7
+    assert policy["since"] >= frozen["frozen_since"]
     assert cli.json("proposals") == []
     cli("mint", "100")
     cli("burn", "100")
-    acts = [one["operations"][0]["act"] for one in cli.json("history", "--limit", "6")]
-    assert acts == ["burn", "mint", "set_policy", "unfreeze", "freeze", "grant"]
+    acts = [one["operations"][0]["act"] for one in cli.json("history", "--limit", "8")]
+    assert acts == ["burn", "mint", "enforce", "set_policy", "unfreeze", "enforce", "freeze", "grant"]
     told = cli.json("balance")
     assert told["supply"]["conserved"]
     assert {one["name"] for one in cli.json("wallet", "list")} >= {"governance", "shop"}
