@@ -219,7 +219,7 @@ class FlaskExchange(Exchange):
 
     def leave(self, answered: Answered) -> BaseException:
         super().leave(answered)
-        self.left = _respond(_app(), answered.answer)
+        self.left = _respond(_app(), answered.answer, type(answered) is Refused)
         return _Left(response=self.left)
 
     def finish(self, response: Any) -> Any:
@@ -439,9 +439,14 @@ def _too_large(most: int) -> Refused:
     return Refused(Problem("request_too_large", f"At most {most} bytes are taken."))
 
 
-def _respond(app: Flask, answer: Answer) -> Any:
-    """A response with exactly these headers."""
-    headers = Headers(answer.headers)
+def _respond(app: Flask, answer: Answer, ours: bool = False) -> Any:
+    """A response with exactly these headers; in ``ours`` no value has a line break."""
+    headers = Headers()
+    entries = getattr(headers, LIST, None)
+    if ours and type(entries) is list:  # as in _add_receipt
+        entries.extend(answer.headers)
+    else:
+        headers.extend(answer.headers)
     # A list, as werkzeug would make of the body itself, after it had measured it for a header of its own.
     response = app.response_class([answer.body], answer.status, headers)
     if response.headers is not headers or len(headers) != len(answer.headers):

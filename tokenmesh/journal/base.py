@@ -233,6 +233,14 @@ class Journal(ABC):
         """Take a contract, once. A contract that is known already gets its answer (``Mismatch``,
         ``Ended``, ``Running``) before funds, numbering and space are looked at."""
 
+    def why_not(self, entry: NewClaim) -> SequenceUsed | AllowanceUsedUp | None:  # noqa: ARG002
+        """What :meth:`claim` would say now of a contract that is new and cannot be paid; None: ask that.
+
+        Only looks, and waits for nobody: a provider asks before it claims for payers of whom it has refused
+        such contracts lately. A journal that has no cheaper way to tell leaves it as it is.
+        """
+        return None
+
     @abstractmethod
     def fulfil(
         self,

@@ -150,12 +150,18 @@ class JournalFile:
 
     def query(self, statement: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """All rows of one statement that only reads: as of one moment by itself, with no BEGIN about it."""
-        self._acquire()
+        if not self._lock.acquire(False):
+            self._acquire()
         try:
             if self._connection is None or self._pid != os.getpid():
                 self._open()
             cursor = self._cursor
-            return self._patiently(lambda: cursor.execute(statement, parameters).fetchall())
+            try:
+                return cursor.execute(statement, parameters).fetchall()
+            except sqlite3.OperationalError as error:
+                if not is_busy(error):
+                    raise
+                return self._patiently(lambda: cursor.execute(statement, parameters).fetchall())
         except sqlite3.Error as error:
             raise journal_error(error, self.path) from error
         finally:

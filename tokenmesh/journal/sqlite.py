@@ -20,6 +20,7 @@ from tokenmesh.config import Settings
 from tokenmesh.errors import ConfigError
 from tokenmesh.journal import allowances, crashes, usual
 from tokenmesh.journal.base import (
+    AllowanceUsedUp,
     Batch,
     Claim,
     Claimed,
@@ -30,6 +31,7 @@ from tokenmesh.journal.base import (
     Key,
     NewClaim,
     OnCrash,
+    SequenceUsed,
     StoredResponse,
 )
 from tokenmesh.journal.claims import Undo, take
@@ -138,7 +140,7 @@ class SqliteJournal(Journal):
             if left is not None:
                 self._open[entry.payer, entry.jti] = (entry, by)
                 return tuple.__new__(Claimed, (left, by))
-            refusal = usual.why_not(self._requests, entry)
+            refusal = self.why_not(entry)
             if refusal is not None:
                 return refusal
         result = self._claim(entry, now)
@@ -148,6 +150,10 @@ class SqliteJournal(Journal):
             if type(result) is JournalFull:
                 self._make_room_at = now + MAKE_ROOM_AGAIN_S
         return result
+
+    def why_not(self, entry: NewClaim) -> SequenceUsed | AllowanceUsedUp | None:
+        """See :meth:`Journal.why_not`."""
+        return usual.why_not(self._requests, entry)
 
     def fulfil(
         self,

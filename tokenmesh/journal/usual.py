@@ -21,10 +21,14 @@ _TAKE = (
 """What the allowance's claims stand for before this one is told on the way: nothing, as ``ended`` is to have.
 RETURNING would say the same after it, and opens a table of its own for its rows: 10 µs of a paid call."""
 _WHY_NOT = (
-    "SELECT bits & ?1, (SELECT used FROM allowances WHERE id = ?2) FROM numbers "
-    "WHERE allowance = ?2 AND lane = ?3 AND chunk = ?4 "
-    "AND NOT EXISTS (SELECT 1 FROM claims WHERE payer = ?5 AND jti = ?6)"
+    "SELECT CASE WHEN ifnull("
+    "(SELECT bits & ?1 FROM numbers WHERE allowance = ?2 AND lane = ?3 AND chunk = ?4), "
+    "(SELECT bits > ?4 FROM numbers WHERE allowance = ?2 AND lane = ?3 AND chunk = -1)) "
+    "THEN NULL ELSE ifnull((SELECT used FROM allowances WHERE id = ?2), 0) END "
+    "WHERE NOT EXISTS (SELECT 1 FROM claims WHERE payer = ?5 AND jti = ?6)"
 )
+"""What the allowance's claims stand for; NULL if the number is used, as its chunk says or, where that is not
+there, the lane's floor (-1 is ``FLOOR``). No row: the contract is known."""
 _FULFIL = (
     "INSERT INTO fulfilling "
     "(payer, jti, charged, at, contract, receipt, status, digest, headers, body, owner) "
@@ -44,22 +48,21 @@ def claim(file: JournalFile, entry: NewClaim, owner: int) -> int | None:
 
 
 def why_not(file: JournalFile, entry: NewClaim) -> SequenceUsed | AllowanceUsedUp | None:
-    """Why a contract that :func:`claim` did not take will not be taken the long way either; None: it may be.
+    """Why a contract will be taken neither by :func:`claim` nor the long way; None: it may be, or is known.
 
     Only looks, where the long way writes and takes it back: a payer may send as many of these as it likes.
     """
-    if entry.lane is None or entry.seq is None or entry.seq < 0:
+    payer, jti, _, _, _, _, _, tok, via, lane, seq, _, _, funds = entry
+    if via == HOLD or lane is None or seq is None or seq < 0:
         return None
-    chunk, bit = divmod(entry.seq, CHUNK)
-    rows = file.query(_WHY_NOT, (1 << bit, entry.via, entry.lane, chunk, entry.payer, entry.jti))
+    chunk, bit = divmod(seq, CHUNK)
+    rows = file.query(_WHY_NOT, (1 << bit, via, lane, chunk, payer, jti))
     if not rows:
         return None
-    is_used, used = rows[0]
-    if is_used:
+    (used,) = rows[0]
+    if used is None:
         return SequenceUsed()
-    if used is not None and used + entry.tok > entry.funds:
-        return AllowanceUsedUp(entry.funds - used)
-    return None
+    return AllowanceUsedUp(funds - used) if used + tok > funds else None
 
 
 def fulfil(

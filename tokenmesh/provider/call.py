@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tokenmesh.journal import ClaimResult, NewClaim
 from tokenmesh.provider.checks import NO_FUNDS, Fault
@@ -109,12 +109,11 @@ def parse(text: bytes) -> Signed[Contract]:
 
 def offers(request: Request, terms: Terms, price: Price) -> str:
     """What the request could have been paid with, as JSON."""
-    offer = Offer.of(terms, request.method, request.path)
-    if offer.up_to is None and offer.tokens != price.needed:
-        offer = offer._replace(tokens=price.needed)
-    return _json(offer)
+    return _offers(
+        request.operation, request.method, request.path, price.needed, terms.up_to, terms.via, terms.private
+    )
 
 
 @lru_cache(maxsize=1_024)
-def _json(offer: Offer) -> str:
-    return json.dumps([offer.to_json()], separators=(",", ":"), ensure_ascii=False)
+def _offers(*offered: Any) -> str:
+    return json.dumps([Offer(*offered).to_json()], separators=(",", ":"), ensure_ascii=False)

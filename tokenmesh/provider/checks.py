@@ -23,6 +23,8 @@ SETTLE_MARGIN_S_MAX = 30.0
 """How long before the end of the grace a contract must be fulfilled, so that it is settled in time."""
 SETTLE_MARGIN_PART = 0.2
 """The same as a part of the grace, for policies with a short one."""
+ALLOWED_MAX = 1_024
+"""Payers' operations of which one policy's verdict is remembered."""
 
 
 class Fault(NamedTuple):
@@ -60,6 +62,28 @@ class Payer(NamedTuple):
             for item in record.certificates
         }
         return cls(keys, record.frozen_at)
+
+
+class Policy:
+    """A policy, as the ledger has said it. It may have hundreds of rules, and every rule three patterns: what
+    they say of one payer and one operation is worked out once."""
+
+    __slots__ = ("_allowed", "contract_ttl_s_max", "document")
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self.document = document
+        self.contract_ttl_s_max: int = document["contract_ttl_s_max"]
+        self._allowed: dict[tuple[str, str, str], bool] = {}
+
+    def allows(self, contract: Contract) -> bool:
+        """Whether the payer may call this operation of the payee."""
+        key = (contract.iss, contract.aud, contract.op)
+        allowed = self._allowed.get(key)
+        if allowed is None:
+            if len(self._allowed) >= ALLOWED_MAX:
+                self._allowed.clear()
+            allowed = self._allowed[key] = allows(self.document, *key)
+        return allowed
 
 
 class Funds(NamedTuple):
@@ -124,9 +148,9 @@ def timely(contract: Contract, now: float, skew_s: float) -> Fault | None:
     return None
 
 
-def lifetime(contract: Contract, policy: Mapping[str, Any]) -> Fault | None:
+def lifetime(contract: Contract, policy: Policy) -> Fault | None:
     """Not longer-lived than allowed."""
-    longest = policy["contract_ttl_s_max"]
+    longest = policy.contract_ttl_s_max
     if contract.exp - contract.iat > longest:
         return Fault(
             "lives_too_long", f"It is valid for {contract.exp - contract.iat} s; {longest} s are allowed."
@@ -134,14 +158,13 @@ def lifetime(contract: Contract, policy: Mapping[str, Any]) -> Fault | None:
     return None
 
 
-def permitted(
-    contract: Contract, policy: dict[str, Any], payer: Payer | None, payee: Payer | None
-) -> Fault | None:
+def permitted(contract: Contract, policy: Policy, payer: Payer | None, payee: Payer | None) -> Fault | None:
     """Neither party frozen, and the policy not against it."""
-    for name, wallet in ((contract.iss, payer), (contract.aud, payee)):
-        if wallet is None or wallet.frozen_at is not None:
-            return Fault("wallet_frozen", f"The wallet {name} was frozen by governance.")
-    if not allows(policy, contract.iss, contract.aud, contract.op):
+    if payer is None or payer.frozen_at is not None:
+        return Fault("wallet_frozen", f"The wallet {contract.iss} was frozen by governance.")
+    if payee is None or payee.frozen_at is not None:
+        return Fault("wallet_frozen", f"The wallet {contract.aud} was frozen by governance.")
+    if not policy.allows(contract):
         return Fault("forbidden", f"{contract.iss} may not call {contract.op} of {contract.aud}.")
     return None
 

@@ -106,7 +106,10 @@ class Exchange:
         if call is None:
             return None
         call.provider.compare(call)
-        return None if call.fault is None else call.provider.recall(call, call.fault)
+        if call.fault is not None:
+            return call.provider.recall(call, call.fault)
+        call.provider.look_ahead(call)
+        return None
 
     def begin(self) -> Steps[None] | None:
         """All that is still to be done before the handler runs; from here on something has to end this
@@ -127,6 +130,7 @@ class Exchange:
             if not call.checked:
                 return self._begin(call)
             call.provider.compare(call)
+            call.provider.look_ahead(call)
         if call.provider.claim_at_once(call):
             self.call = call
             if self.watch is not None:

@@ -151,42 +151,40 @@ class Problem(NamedTuple):
     def status(self) -> int:
         return CATALOGUE[self.code][0]
 
-    def body(self) -> bytes:
-        """The problem as compact JSON."""
-        head, tail = _fixed(self.code)
-        text = f"{head}{encode_basestring(self.detail)}{tail}"
-        if self.contract_id is not None:
-            text += f',"contract_id":{encode_basestring(self.contract_id)}'
-        if self.offers is not None:
-            text += f',"offers":{self.offers}'
-        return f"{text}}}".encode("utf-8", "replace")
-
     def answer(self) -> Answer:
-        """The response to send."""
-        body = self.body()
+        """The response to send: the problem as compact JSON."""
+        code, detail, contract_id, offers, retry_after, receipt = self
+        status, head, tail = _fixed(code)
+        text = f"{head}{encode_basestring(detail)}{tail}"
+        if contract_id is not None:
+            text += f',"contract_id":{encode_basestring(contract_id)}'
+        if offers is not None:
+            text += f',"offers":{offers}'
+        body = f"{text}}}".encode("utf-8", "replace")
         headers = [
             ("Content-Type", "application/problem+json"),
             ("Content-Length", str(len(body))),
             ("Cache-Control", "no-store"),
         ]
-        retry_after = self.retry_after
-        if retry_after is None and self.status in (409, 503):
+        if retry_after is None and status in (409, 503):
             retry_after = RETRY_AFTER_S
         if retry_after is not None:
             # Whole seconds (RFC 9110, section 10.2.3), and never 0: that would be a loop without a pause.
             headers.append(("Retry-After", str(max(1, math.ceil(retry_after)))))
-        if self.receipt is not None:
-            headers.append((RECEIPT_HEADER, self.receipt))
-        return Answer(self.status, headers, body)
+        if receipt is not None:
+            headers.append((RECEIPT_HEADER, receipt))
+        # A named tuple's own constructor is a Python function around this.
+        return tuple.__new__(Answer, (status, headers, body))
 
 
 @cache
-def _fixed(code: str) -> tuple[str, str]:
-    """What all problems with a code have in common, as JSON: before their detail, and after it."""
+def _fixed(code: str) -> tuple[int, str, str]:
+    """What all problems with a code have in common: the status and, as JSON, what stands before their detail
+    and after it."""
     status, title, action = CATALOGUE[code]
     head = _ENCODER.encode({"type": PROBLEM_TYPE + code, "title": title, "status": status})
     tail = _ENCODER.encode({"action": action, "code": code})
-    return f'{head[:-1]},"detail":', f",{tail[1:-1]}"
+    return status, f'{head[:-1]},"detail":', f",{tail[1:-1]}"
 
 
 class Answered(TokenmeshError):

@@ -29,6 +29,7 @@ from tokenmesh.provider.offers import Offer, offers_document
 from tokenmesh.provider.problems import CATALOGUE, Answer, Problem, Refused
 from tokenmesh.provider.receipts import EMPTY_DIGEST, Receipts, replayed
 from tokenmesh.provider.standing import Standing
+from tokenmesh.provider.suspects import Suspects
 from tokenmesh.provider.terms import Request, Terms
 from tokenmesh.steps import Steps, wait
 from tokenmesh_chaincode import documents
@@ -56,6 +57,7 @@ class Provider:
         self._standing = Standing(ledger, wallet.name, self.settings, clock)
         self._receipts = Receipts(wallet, ledger.domain)
         self._clock = clock
+        self._suspects = Suspects(clock, self.settings.wallet_cache_max)
         self._recent: OrderedDict[str, str] = OrderedDict()
         self._unended: OrderedDict[tuple[str, str], int | None] = OrderedDict()
 
@@ -109,7 +111,8 @@ class Provider:
         if signed is None:
             signed = read(request, terms, price)
         call = Call(signed, request, terms, price, self)
-        if checks.plainly_meant(signed.body, request, terms, price):
+        plainly = checks.plainly_meant(signed.body, request, terms, price)
+        if plainly:
             funds = self._standing.at_once(signed)
             if isinstance(funds, Fault):
                 self._refuse(funds, call)
@@ -117,7 +120,7 @@ class Provider:
                 call.funds = funds
                 call.checked = True
                 return call
-        self._look(call)
+        self._look(call, plainly)
         return call
 
     def admit(self, call: Call) -> Steps[None]:
@@ -151,6 +154,22 @@ class Provider:
         body = call.request.body()
         if call.contract.dig != (documents.digest(body) if body else EMPTY_DIGEST):
             self._refuse(Fault("other_request", "The body is not the one that was signed."), call)
+
+    def look_ahead(self, call: Call) -> None:
+        """Of payers who have sent lately what the journal would not take, refuse more of it before it is
+        tried. Raises :class:`Refused`; changes nothing, and may be left out."""
+        contract, suspects = call.contract, self._suspects
+        if not suspects.any or not suspects.has(contract.iss) or not self.journal.at_once:
+            return
+        try:
+            result = self.journal.why_not(call.entry())
+        except JournalError as error:
+            raise _unkept(error, contract.jti) from error
+        if result is None:
+            return
+        if isinstance(result, records.AllowanceUsedUp) and not self._standing.is_told_enough(contract):
+            return  # it may have been refilled: claiming asks the ledger for that
+        self._refuse(_unpaid(result, contract), call)
 
     def claim(self, call: Call) -> Steps[None]:
         """Take the contract: of many requests with it, one gets through. Raises :class:`Answered`."""
@@ -251,34 +270,33 @@ class Provider:
 
     # What is behind them
 
-    def _look(self, call: Call) -> None:
-        """As much of :meth:`check` as needs no waiting. Refuses at once what it can: what costs its sender
-        nothing is to cost little here.
+    def _look(self, call: Call, plainly: bool) -> None:
+        """As much of :meth:`check` as needs no waiting; ``plainly``: the contract was found to be meant for
+        the request. Refuses at once what it can: what costs its sender nothing is to cost little here.
 
         What a contract says of itself comes before its signature, which takes longest to look at: nobody
         gains by being refused. But one that was taken earlier gets its answer whatever is wrong with it by
         now, if its signature holds.
         """
         contract, signed, standing = call.contract, call.signed, self._standing
-        fault = checks.addressed(contract, signed.header, standing.domain, standing.payee) or checks.bound(
-            contract, call.request
-        )
+        fault = checks.addressed(contract, signed.header, standing.domain, standing.payee)
+        if fault is None and not plainly:
+            fault = checks.bound(contract, call.request)
         if fault is not None:
             self._refuse(fault, call)
-        fault = (
-            checks.offered(contract, call.terms, call.price, call.request)
-            or standing.untimely(contract)
-            or standing.unfunded(contract)
-        )
+        if not plainly:
+            fault = checks.offered(contract, call.terms, call.price, call.request)
+        if fault is None:
+            fault = standing.unusable(contract)
         if fault is not None and self._is_new(contract):
             self._refuse(fault, call)
-        verdict = standing.signed_at_once(signed)
-        if isinstance(verdict, Fault):
-            self._refuse(verdict, call)
-        call.holds = verdict is True
-        if not call.holds or fault is not None:
+        payer = standing.signed_at_once(signed)
+        if isinstance(payer, Fault):
+            self._refuse(payer, call)
+        call.holds = payer is not None
+        if payer is None or fault is not None:
             return
-        funds = standing.funds_at_once(signed)
+        funds = standing.funds_at_once(signed, payer)
         if isinstance(funds, Funds):
             call.funds = funds
             call.checked = True
@@ -347,19 +365,18 @@ class Provider:
             self._refuse(_USED, call)
         if call.fault is not None:
             self._refuse(call.fault, call)
-        if isinstance(result, records.AllowanceUsedUp):
-            detail = f"It has {result.left} tokens left for the contract's {contract.tok}."
-            self._refuse(Fault("allowance_used_up", detail), call)
-        if isinstance(result, records.SequenceUsed):
-            detail = f"Number {contract.seq} of lane {contract.lane} stands in another contract."
-            self._refuse(Fault("sequence_used", detail), call)
+        if isinstance(result, (records.AllowanceUsedUp, records.SequenceUsed)):
+            self._suspects.note(contract.iss)
+            self._refuse(_unpaid(result, contract), call)
         self._refuse(Fault("journal_full", "Too much of it waits to be settled."), call)
 
     def _refuse(self, fault: Fault, call: Call) -> NoReturn:
+        code, detail, retry_after = fault
         offers = None
-        if CATALOGUE[fault.code][0] == 402:
+        if CATALOGUE[code][0] == 402:
             offers = offers_for(call.request, call.terms, call.price)
-        raise Refused(Problem(fault.code, fault.detail, call.contract.jti, offers, fault.retry_after))
+        # A named tuple's own constructor is a Python function around this.
+        raise Refused(tuple.__new__(Problem, (code, detail, call.contract.jti, offers, retry_after, None)))
 
     def _remember_unended(self, call: Call) -> None:
         self._unended[call.contract.iss, call.contract.jti] = call.by
@@ -376,6 +393,14 @@ def _drop_first(entries: OrderedDict[Any, Any]) -> None:
         entries.popitem(last=False)
     except KeyError:
         return  # another thread was faster
+
+
+def _unpaid(result: records.AllowanceUsedUp | records.SequenceUsed, contract: Contract) -> Fault:
+    if isinstance(result, records.SequenceUsed):
+        detail = f"Number {contract.seq} of lane {contract.lane} stands in another contract."
+        return Fault("sequence_used", detail)
+    detail = f"It has {result.left} tokens left for the contract's {contract.tok}."
+    return Fault("allowance_used_up", detail)
 
 
 def _unreachable(error: LedgerError, jti: str) -> Refused:

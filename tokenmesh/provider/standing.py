@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
@@ -17,7 +17,7 @@ from tokenmesh.journal import HOLD
 from tokenmesh.ledger.base import Allowance, Ledger
 from tokenmesh.provider import checks
 from tokenmesh.provider.asking import UNASKED_RETRY_S, Misses, Strangers
-from tokenmesh.provider.checks import Fault, Funds, Payer
+from tokenmesh.provider.checks import Fault, Funds, Payer, Policy
 from tokenmesh.provider.mirror import MISSING, Mirror, within
 from tokenmesh.steps import Steps
 from tokenmesh_chaincode import documents
@@ -77,7 +77,7 @@ class Standing:
         )
         self._strangers = Strangers(ledger, self._payers, settings, clock)
         self._misses = Misses(settings.unknown_asked_max, size_max)
-        self._policy: Mirror[dict[str, Any]] = Mirror(
+        self._policy: Mirror[Policy] = Mirror(
             lambda _: ledger.policy(),
             self._read_policy,
             clock,
@@ -112,26 +112,27 @@ class Standing:
             return tuple.__new__(Funds, (known.tokens, now + known.settle_within_s))
         return None
 
-    def untimely(self, contract: Contract) -> Fault | None:
-        """Whether a contract is not good at this moment."""
-        return checks.timely(contract, self._clock(), self._skew_s)
-
-    def unfunded(self, contract: Contract) -> Fault | None:
-        """What :meth:`funds` would say of what pays for a contract, if that is certain without a question:
-        it is not known, and its payer has named too much lately that is not there."""
+    def unusable(self, contract: Contract) -> Fault | None:
+        """Why a contract cannot be used at this moment, as far as nobody has to be asked and nothing is told
+        of its payer: it is not in time; or what pays for it is not known, and its payer has named too much
+        lately that is not there."""
+        now = self._clock()
+        fault = checks.timely(contract, now, self._skew_s)
+        if fault is not None:
+            return fault
         payer, via = contract.iss, contract.via
         if via == HOLD:
-            return _no_hold(contract) if self._misses.is_used_up(payer, self._clock()) else None
+            return _no_hold(contract) if self._misses.is_used_up(payer, now) else None
         known = self._allowances.at_hand(via)
         if (known is not MISSING and known is not None) or self._allowances.is_asked(via):
             return None
-        if self._allowances.is_doubted(via) or self._misses.is_used_up(payer, self._clock()):
+        if self._allowances.is_doubted(via) or self._misses.is_used_up(payer, now):
             return _no_allowance(contract)
         return None
 
-    def signed_at_once(self, signed: Signed[Contract]) -> Fault | Literal[True] | None:
-        """The part of :meth:`signed` that waits for nothing: a fault, or True if there is none. None is no
-        verdict: then take the long way."""
+    def signed_at_once(self, signed: Signed[Contract]) -> Payer | Fault | None:
+        """The part of :meth:`signed` that waits for nothing: a fault, or the payer if there is none. None is
+        no verdict: then take the long way."""
         contract, x5t = signed.body, signed.header.x5t
         payer = self._payers.at_hand(contract.iss)
         if payer is MISSING or payer is None or x5t not in payer.keys:
@@ -142,7 +143,7 @@ class Standing:
         payer = self._payers.believable(contract.iss)
         if payer is MISSING or payer is None or x5t not in payer.keys:
             return None
-        return checks.certified(contract, payer.keys[x5t]) or True
+        return checks.certified(contract, payer.keys[x5t]) or payer
 
     def signed(self, signed: Signed[Contract]) -> Steps[Fault | None]:
         """Whether the payer's wallet, as registered, signed the contract while its certificate was good."""
@@ -164,14 +165,14 @@ class Standing:
             return _forged(contract)
         return checks.certified(contract, key)
 
-    def funds_at_once(self, signed: Signed[Contract]) -> Funds | Fault | None:
-        """The part of :meth:`funds` that waits for nothing. None is no verdict: then take the long way."""
+    def funds_at_once(self, signed: Signed[Contract], payer: Payer) -> Funds | Fault | None:
+        """The part of :meth:`funds` that waits for nothing, for a contract of ``payer`` that :meth:`unusable`
+        has nothing against. None is no verdict: then take the long way."""
         contract = signed.body
-        policy = self._policy.believable("")
-        payer, payee = self._payers.believable(contract.iss), self._payers.believable(contract.aud)
-        if policy is MISSING or payer is MISSING or payee is MISSING:
+        policy, payee = self._policy.believable(""), self._payers.believable(contract.aud)
+        if policy is MISSING or payee is MISSING:
             return None
-        fault = self._permitted(contract, policy, payer, payee)
+        fault = checks.lifetime(contract, policy) or checks.permitted(contract, policy, payer, payee)
         if fault is not None or contract.via == HOLD:
             return fault
         allowance = self._allowances.believable(contract.via)
@@ -186,7 +187,11 @@ class Standing:
         policy = yield from self._policy.get("")
         payer = yield from self._payers.get(contract.iss)
         payee = yield from self._payers.get(contract.aud)
-        fault = self._permitted(contract, policy, payer, payee)
+        fault = (
+            checks.timely(contract, self._clock(), self._skew_s)
+            or checks.lifetime(contract, policy)
+            or checks.permitted(contract, policy, payer, payee)
+        )
         if fault is not None:
             return fault
         if contract.via == HOLD:
@@ -207,18 +212,12 @@ class Standing:
         self._note_found(contract.iss, allowance is not None and allowance.tokens > tokens)
         return self._of_allowance(signed, (yield from self._policy.get("")), allowance)
 
-    def _permitted(
-        self, contract: Contract, policy: dict[str, Any], payer: Payer | None, payee: Payer | None
-    ) -> Fault | None:
-        now = self._clock()
-        return (
-            checks.timely(contract, now, self._skew_s)
-            or checks.lifetime(contract, policy)
-            or checks.permitted(contract, policy, payer, payee)
-        )
+    def is_told_enough(self, contract: Contract) -> bool:
+        """Whether :meth:`more_funds` would not ask."""
+        return self._misses.is_used_up(contract.iss, self._clock())
 
     def _of_allowance(
-        self, signed: Signed[Contract], policy: dict[str, Any], allowance: Allowance | None
+        self, signed: Signed[Contract], policy: Policy, allowance: Allowance | None
     ) -> Funds | Fault:
         now = self._clock()
         funds = checks.funds_of_allowance(signed.body, allowance, now, self._allowances.believe_s)
@@ -260,7 +259,7 @@ class Standing:
         self,
         signed: Signed[Contract],
         allowance: Allowance,
-        policy: dict[str, Any],
+        policy: Policy,
         settle_within_s: float,
     ) -> None:
         """This contract is good, and those that differ only in what :meth:`at_once` looks at are so too."""
@@ -283,19 +282,19 @@ class Standing:
             key.key,
             allowance.opened_at - RECORD_KEEP_S,
             math.inf if key.until is None else key.until,
-            policy["contract_ttl_s_max"],
+            policy.contract_ttl_s_max,
             allowance.exp,
             allowance.tokens,
             settle_within_s,
         )
 
-    def _read_policy(self, policy: dict[str, Any]) -> dict[str, Any]:
+    def _read_policy(self, policy: dict[str, Any]) -> Policy:
         settings, propagation_s = self._settings, policy["propagation_s"]
         longest, shortest = settings.wallet_cache_s, propagation_s * NEWS_BELIEVED_PART
         self._payers.believe_s = min(longest, shortest)
         self._policy.believe_s = min(settings.policy_cache_s, shortest)
         self._allowances.believe_s = min(longest, policy["grace_s"] * ALLOWANCE_BELIEVED_PART)
-        return policy
+        return Policy(policy)
 
 
 def _forged(contract: Contract) -> Fault:
