@@ -294,6 +294,32 @@ class JournalSuite:
         void(journal, entry)
         assert journal.claim(new_claim(seq=entry.seq), START) == SequenceUsed()
 
+    def test_why_a_contract_will_not_be_taken(self, journal: Any, open_another: Open) -> None:
+        """A journal that can tell by looking says what claiming says; one that cannot says nothing. Of what is
+        known, or can be taken, none does."""
+
+        def told(entry: NewClaim) -> Any:
+            before = journal.allowance_used(entry.via)
+            said = journal.why_not(entry)
+            assert journal.find(*key(entry)) is None, "it only looks"
+            assert journal.allowance_used(entry.via) == before
+            answer = journal.claim(entry, START)
+            assert said in (None, answer)
+            return answer
+
+        first = new_claim(tok=10, funds=15, seq=61)
+        assert isinstance(told(first), Claimed)
+        assert told(new_claim(tok=10, funds=15, seq=61)) == SequenceUsed()
+        assert told(new_claim(tok=10, funds=15, seq=62)) == AllowanceUsedUp(5)
+        assert told(new_claim(tok=10, funds=15, seq=5_000)) == AllowanceUsedUp(5)
+        assert told(new_claim(tok=10, funds=15, seq=0, lane="lane-2")) == AllowanceUsedUp(5)
+        assert told(new_claim(tok=10, funds=5, via="allowance-2")) == AllowanceUsedUp(5)
+        assert told(new_hold(tok=6, funds=5)) == AllowanceUsedUp(5)
+        assert isinstance(told(new_claim(tok=5, funds=15, seq=62)), Claimed)
+        for other in (journal, open_another()):
+            assert other.why_not(first) is None
+            assert other.why_not(first._replace(seq=70, via="allowance-3", funds=0)) is None
+
     def test_a_hold_covers_its_contract_or_not(self, journal: Any) -> None:
         """A hold is counted by itself."""
         assert journal.claim(new_hold(tok=6, funds=5), START) == AllowanceUsedUp(5)

@@ -99,6 +99,29 @@ def test_what_is_refused_is_looked_for_only(tmp_path: Path, monkeypatch: pytest.
     journal.close()
 
 
+def test_why_not_says_what_the_long_way_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every contract that is new: for numbers of all lanes, chunks that are there, below the floor or not
+    begun, and sums. It says all that there is to say."""
+    journal = journal_in(tmp_path / "journal.db")
+    monkeypatch.setattr(usual, "claim", lambda *_: None)
+    why_not = usual.why_not
+    monkeypatch.setattr(usual, "why_not", lambda *_: None)
+    chance = random.Random(3)
+    base = NewClaim("shop", "", "text", "GET", "/", digest(b""), "op", 5, "one", "a", 0, 1, NOW + 300, 1_500)
+    said = []
+    for seq in range(200):  # the first chunks are used whole, which raises the floor above them
+        assert isinstance(journal.claim(base._replace(jti=f"all{seq}", seq=seq), NOW), Claimed)
+    for number in range(400):
+        seq, lane = chance.choice([chance.randrange(400), 10**6 + number]), chance.choice("ab")
+        via, tok = chance.choice(["one", "two"]), chance.choice([1, 5, 30])
+        entry = base._replace(jti=f"c{number}", lane=lane, seq=seq, via=via, tok=tok)
+        said.append(why_not(journal._requests, entry))
+        answer = journal.claim(entry, NOW)
+        assert answer == said[-1] if said[-1] is not None else isinstance(answer, Claimed)
+    assert {type(one) for one in said} == {type(None), SequenceUsed, AllowanceUsedUp}
+    journal.close()
+
+
 def test_it_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the second contract of an allowance and a lane on, and again for each 60 numbers."""
     taken: list[bool] = []
