@@ -24,14 +24,19 @@ from typing import Any, NamedTuple
 
 from tokenmesh.identity import Wallet
 from tokenmesh.ledger.embedded import EmbeddedLedger
+from tokenmesh.provider import Provider, Refused, Request, Terms
+from tokenmesh.steps import run
 from tokenmesh_chaincode.documents import digest, new_id, parse_contract, sign
 from tokenmesh_chaincode.rules import default_policy
 
 if __package__:
     from tokenmesh_benchmarks.hot_path import (
         CALLS_A_ROUND,
+        OPERATION,
         PAYER,
         PRICE,
+        TARGET,
+        Bare,
         World,
         call_fastapi,
         call_flask,
@@ -43,8 +48,11 @@ if __package__:
 else:
     from hot_path import (
         CALLS_A_ROUND,
+        OPERATION,
         PAYER,
         PRICE,
+        TARGET,
+        Bare,
         World,
         call_fastapi,
         call_flask,
@@ -89,9 +97,10 @@ class Stage(World):
 
 
 class Refusal(NamedTuple):
-    """One way to be refused: the status, and the contracts that get it."""
+    """One way to be refused: status and code, and the contracts that get it."""
 
     status: int
+    code: str
     contracts: Callable[[Stage, str], Iterator[str | None]]
 
 
@@ -205,25 +214,25 @@ def _ending(world: Stage, _allowance: str) -> Iterator[str]:
 
 
 REFUSALS = {
-    "no_contract": Refusal(402, _none),
-    "rubbish": Refusal(400, _rubbish),
-    "too_large": Refusal(400, _too_large),
-    "no_claims": Refusal(400, _no_claims),
-    "bad_signature": Refusal(401, _bad_signature),
-    "unknown_wallet": Refusal(401, _unknown_wallet),
-    "unknown_certificate": Refusal(401, _unknown_certificate),
-    "expired": Refusal(401, _expired),
-    "other_payee": Refusal(401, _with(aud="somebody-else")),
-    "other_request": Refusal(422, _with(htu="/quote/OTHER")),
-    "other_body": Refusal(422, _with(dig=digest(b"another body"))),
-    "too_few_tokens": Refusal(402, _with(tok=PRICE - 1)),
-    "no_funds": Refusal(402, _no_funds),
-    "no_hold": Refusal(402, _no_hold),
-    "ended": Refusal(402, _ending),
-    "used_up": Refusal(402, _spent),
-    "used_number": Refusal(402, _used_number),
-    "frozen": Refusal(403, _by("frozen")),
-    "forbidden": Refusal(403, _by("forbidden")),
+    "no_contract": Refusal(402, "contract_required", _none),
+    "rubbish": Refusal(400, "not_a_contract", _rubbish),
+    "too_large": Refusal(400, "too_large", _too_large),
+    "no_claims": Refusal(400, "not_a_contract", _no_claims),
+    "bad_signature": Refusal(401, "signature_invalid", _bad_signature),
+    "unknown_wallet": Refusal(401, "wallet_unknown", _unknown_wallet),
+    "unknown_certificate": Refusal(401, "certificate_unknown", _unknown_certificate),
+    "expired": Refusal(401, "expired", _expired),
+    "other_payee": Refusal(401, "other_payee", _with(aud="somebody-else")),
+    "other_request": Refusal(422, "other_request", _with(htu="/quote/OTHER")),
+    "other_body": Refusal(422, "other_request", _with(dig=digest(b"another body"))),
+    "too_few_tokens": Refusal(402, "too_few_tokens", _with(tok=PRICE - 1)),
+    "no_funds": Refusal(402, "allowance_unknown", _no_funds),
+    "no_hold": Refusal(402, "hold_unknown", _no_hold),
+    "ended": Refusal(402, "allowance_ended", _ending),
+    "used_up": Refusal(402, "allowance_used_up", _spent),
+    "used_number": Refusal(402, "sequence_used", _used_number),
+    "frozen": Refusal(403, "wallet_frozen", _by("frozen")),
+    "forbidden": Refusal(403, "forbidden", _by("forbidden")),
 }
 
 
@@ -244,19 +253,26 @@ def measure(rounds: int = ROUNDS, calls: int = CALLS_A_ROUND) -> dict[str, dict[
         with payee(world) as (mesh, ledger):
             world.set(ledger)
             return {
-                name: _measure(
-                    world, world.set_aside(ledger), application(None), application(mesh), call, rounds, calls
-                )
+                name: _measure(world, world.set_aside(ledger), mesh, application, call, rounds, calls)
                 for name, (application, call) in _FRAMEWORKS.items()
             }
 
 
 def _measure(
-    world: Stage, allowance: str, plain: Any, priced: Any, call: Callable[..., None], rounds: int, calls: int
+    world: Stage,
+    allowance: str,
+    mesh: Bare,
+    application: Callable[[Any], Any],
+    call: Callable[..., None],
+    rounds: int,
+    calls: int,
 ) -> dict[str, float]:
+    plain, priced = application(None), application(mesh)
     added = {}
     for used in allowance, world.spent:  # as in a service that is in use
         call(priced, list(zip_first(world.contracts(used, range(1)), 1)))
+    # Asked for while the ledger is asked for everything: later on it is not known whether it is there.
+    call(priced, list(zip_first(_ending(world, allowance), 1)), REFUSALS["ended"].status)
     for name, refusal in REFUSALS.items():
         contracts = refusal.contracts(world, allowance)
         without, refused = [], []
@@ -264,8 +280,24 @@ def _measure(
             made = list(zip_first(contracts, calls))
             without.append(cpu_us(partial(call, plain, made), calls))
             refused.append(cpu_us(partial(call, priced, made, refusal.status), calls))
+            code = _code(mesh.provider, next(contracts))
+            assert code == refusal.code, f"{name} is refused as {code}"
         added[name] = round(min(refused) - min(without), 1)
     return added
+
+
+def _code(provider: Provider, contract: str | None) -> str:
+    """What a provider without a framework calls the problem: to see that each is what it is taken for."""
+    contracts = () if contract is None else (contract.encode(),)
+    request = Request("GET", TARGET, OPERATION, OPERATION.partition(" ")[2], contracts, bytes)
+    try:
+        call = run(provider.check(request, Terms(PRICE)))
+        assert call is not None, "it costs something"
+        run(provider.admit(call))
+        run(provider.claim(call))
+    except Refused as refused:
+        return refused.problem.code
+    return "none"
 
 
 def zip_first(contracts: Iterator[Any], count: int) -> Iterator[Any]:

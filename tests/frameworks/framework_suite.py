@@ -37,6 +37,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gc
 import hmac
 import http.client
 import json
@@ -57,6 +58,7 @@ from support.exchanges import Reply
 from support.payee import PAYEE, PAYER, Payee
 from tokenmesh import decorators
 from tokenmesh.errors import JournalError, LedgerUnavailable, ServingError
+from tokenmesh.provider import Answered
 from tokenmesh_chaincode import documents
 from tokenmesh_chaincode.documents import new_id
 
@@ -577,6 +579,35 @@ class FrameworkSuite(ABC):
         reply = case.quote(case.quoted(seq=7))
         assert (reply.status, reply.code) == (402, "sequence_used")
         assert case.ran == {"/quote": 1}
+
+    def test_a_number_used_again_and_again(self, case: Case) -> None:
+        """Refused each time; the payer's good contracts are served in between, and the one that has the number
+        gets its response."""
+        worked = case.quoted(seq=7)
+        first = case.quote(worked)
+        for number in (8, 9):
+            for _ in range(3):
+                reply = case.quote(case.quoted(seq=7))
+                assert (reply.status, reply.code) == (402, "sequence_used")
+                assert reply.json()["offers"][0]["tokens"] == 5
+            again = case.quote(worked)
+            assert (again.status, again.body) == (200, first.body)
+            assert case.receipt(again) == case.receipt(first)
+            assert case.quote(case.quoted(seq=number)).status == 200
+        assert case.ran == {"/quote": 3}
+
+    def test_a_refusal_leaves_nothing_for_the_garbage_collector(self, case: Case) -> None:
+        """Found out by the claim, deep inside the framework: the exception that leaves the handler goes away
+        with the request, and with it all frames that it came through."""
+        assert case.quote(case.quoted(seq=7)).status == 200
+        again = case.quoted(seq=7)
+        gc.collect()
+        gc.disable()
+        try:
+            assert case.quote(again).status == 402
+            assert not [one for one in gc.get_objects() if isinstance(one, Answered)]
+        finally:
+            gc.enable()
 
     def test_an_allowance_that_is_used_up(self, case: Case) -> None:
         """402; and after a refill it goes on, though the payee has an older answer of the ledger."""
