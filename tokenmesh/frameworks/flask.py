@@ -122,7 +122,7 @@ class Application:
         path = self._paths.get(rule.rule) or self._path(rule)
         raw = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
         contract = environ.get(_CONTRACT)
-        return FlaskExchange(
+        exchange = FlaskExchange(
             provider,
             handler.terms,
             _new(
@@ -141,6 +141,8 @@ class Application:
             ),
             handler,
         )
+        exchange.app = self._app
+        return exchange
 
     def keep_body(self, handler: Handler) -> bytes:
         """The current request's body, which stays readable for everyone after us, in every way.
@@ -207,10 +209,11 @@ class _Left(HTTPException):
 
 
 class FlaskExchange(Exchange):
-    """An exchange in Flask's request context. ``left`` is the response that its handler was left with: there
-    as soon as ``answer`` is."""
+    """An exchange in Flask's request context, of the application ``app``. ``left`` is the response that its
+    handler was left with: there as soon as ``answer`` is."""
 
-    __slots__ = ("left",)
+    __slots__ = ("app", "left")
+    app: Flask
     left: Any
 
     def header(self, name: str) -> str | None:
@@ -219,13 +222,13 @@ class FlaskExchange(Exchange):
 
     def leave(self, answered: Answered) -> BaseException:
         super().leave(answered)
-        self.left = _respond(_app(), answered.answer, type(answered) is Refused)
+        self.left = _respond(self.app, answered.answer, type(answered) is Refused)
         return _Left(response=self.left)
 
     def finish(self, response: Any) -> Any:
         """End with the response that was made, by whomever; gives the one to send."""
         if self.answer is not None:
-            return response if response is self.left else _respond(_app(), self.answer)
+            return response if response is self.left else _respond(self.app, self.answer)
         if self.call is None or self.ended or self.streams:
             return response
         status = response.status_code
