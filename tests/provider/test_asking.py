@@ -116,6 +116,17 @@ class TestRation:
         assert not ration.take(40.1)
         assert ration.take(40.5)
 
+    def test_what_is_not_there_counts_twice(self) -> None:
+        """Also for who comes again as soon as there is one: half as many a second, whatever it does."""
+        misses = Misses(20, 2)
+        misses.missed("a", 0.0)
+        asked = []
+        for tick in range(1, 1_000):
+            if misses.may_ask("a", tick / 100):
+                misses.missed("a", tick / 100)
+                asked.append(tick / 100)
+        assert len([at for at in asked if 5 < at <= 9]) in (39, 40, 41)
+
     def test_payers_are_bounded_and_do_not_share(self) -> None:
         misses = Misses(1, 2)
         for payer in ("a", "b", "c"):

@@ -58,6 +58,11 @@ class Ration:
         self._left -= 1
         return True
 
+    def owe(self, now: float) -> None:
+        """Take one that may not be there: the next one to come makes up for it."""
+        self.is_used_up(now)
+        self._left = max(self._left, 0) - 1
+
     def give_back(self) -> None:
         """One was taken for what the ledger has."""
         self._left += 1
@@ -91,7 +96,7 @@ class Misses:
         each answer, and comes again at once, has to run out of it too."""
         ration = self._rations.get(payer)
         if ration is not None:
-            ration.take(now)
+            ration.owe(now)
         else:
             self._rations[payer] = Ration(self._a_second, now)
             while len(self._rations) > self._size_max:

@@ -115,7 +115,7 @@ class Provider:
         if plainly:
             funds = self._standing.at_once(signed)
             if isinstance(funds, Fault):
-                self._refuse(funds, call)
+                raise self._refused(funds, call)
             if funds is not None:
                 call.funds = funds
                 call.checked = True
@@ -140,9 +140,9 @@ class Provider:
         except JournalError as error:
             raise _unkept(error, contract.jti) from error
         if known is None:
-            self._refuse(fault, call)
+            raise self._refused(fault, call)
         if not known.binds(contract.htm, contract.htu, contract.dig):
-            self._refuse(_USED, call)
+            raise self._refused(_USED, call)
         if known.state in ("fulfilled", "void"):
             receipt = self._receipts.again(contract.iss, contract.jti, known, self._clock())
             raise replayed(known, receipt, contract.jti)
@@ -153,7 +153,7 @@ class Provider:
         """Compare the body with the digest that was signed; raises :class:`Refused`."""
         body = call.request.body()
         if call.contract.dig != (documents.digest(body) if body else EMPTY_DIGEST):
-            self._refuse(Fault("other_request", "The body is not the one that was signed."), call)
+            raise self._refused(Fault("other_request", "The body is not the one that was signed."), call)
 
     def look_ahead(self, call: Call) -> None:
         """Of payers who have sent lately what the journal would not take, refuse more of it before it is
@@ -169,7 +169,7 @@ class Provider:
             return
         if isinstance(result, records.AllowanceUsedUp) and not self._standing.is_told_enough(contract):
             return  # it may have been refilled: claiming asks the ledger for that
-        self._refuse(_unpaid(result, contract), call)
+        raise self._refused(_unpaid(result, contract), call)
 
     def claim(self, call: Call) -> Steps[None]:
         """Take the contract: of many requests with it, one gets through. Raises :class:`Answered`."""
@@ -283,16 +283,16 @@ class Provider:
         if fault is None and not plainly:
             fault = checks.bound(contract, call.request)
         if fault is not None:
-            self._refuse(fault, call)
+            raise self._refused(fault, call)
         if not plainly:
             fault = checks.offered(contract, call.terms, call.price, call.request)
         if fault is None:
             fault = standing.unusable(contract)
         if fault is not None and self._is_new(contract):
-            self._refuse(fault, call)
+            raise self._refused(fault, call)
         payer = standing.signed_at_once(signed)
         if isinstance(payer, Fault):
-            self._refuse(payer, call)
+            raise self._refused(payer, call)
         call.holds = payer is not None
         if payer is None or fault is not None:
             return
@@ -301,7 +301,7 @@ class Provider:
             call.funds = funds
             call.checked = True
         elif funds is not None and self._is_new(contract):
-            self._refuse(funds, call)
+            raise self._refused(funds, call)
 
     def _is_new(self, contract: Contract) -> bool:
         """Whether it is certain, without waiting, that a contract has not been taken yet."""
@@ -318,7 +318,7 @@ class Provider:
         try:
             fault = None if call.holds else (yield from standing.signed(signed))
             if fault is not None:
-                self._refuse(fault, call)
+                raise self._refused(fault, call)
             funds = checks.offered(contract, call.terms, call.price, call.request) or (
                 yield from standing.funds(signed)
             )
@@ -362,21 +362,22 @@ class Provider:
             detail = "Another request with it came first."
             raise Refused(Problem("in_progress", detail, contract.jti, retry_after=result.retry_after))
         if isinstance(result, records.Mismatch):
-            self._refuse(_USED, call)
+            raise self._refused(_USED, call)
         if call.fault is not None:
-            self._refuse(call.fault, call)
+            raise self._refused(call.fault, call)
         if isinstance(result, (records.AllowanceUsedUp, records.SequenceUsed)):
             self._suspects.note(contract.iss)
-            self._refuse(_unpaid(result, contract), call)
-        self._refuse(Fault("journal_full", "Too much of it waits to be settled."), call)
+            raise self._refused(_unpaid(result, contract), call)
+        raise self._refused(Fault("journal_full", "Too much of it waits to be settled."), call)
 
-    def _refuse(self, fault: Fault, call: Call) -> NoReturn:
+    def _refused(self, fault: Fault, call: Call) -> Refused:
+        """A refusal, to be raised where it is found out: every frame that it comes through costs a little."""
         code, detail, retry_after = fault
         offers = None
         if CATALOGUE[code][0] == 402:
             offers = offers_for(call.request, call.terms, call.price)
         # A named tuple's own constructor is a Python function around this.
-        raise Refused(tuple.__new__(Problem, (code, detail, call.contract.jti, offers, retry_after, None)))
+        return Refused(tuple.__new__(Problem, (code, detail, call.contract.jti, offers, retry_after, None)))
 
     def _remember_unended(self, call: Call) -> None:
         self._unended[call.contract.iss, call.contract.jti] = call.by
