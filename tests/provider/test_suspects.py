@@ -110,9 +110,9 @@ class TestWhoIsRefusedAgain:
         for number in range(2, 32):
             assert send(payee, contract(payee, via=small, seq=number)) == "allowance_used_up"
         payee.domain.do(PAYER, "refill", {"id": small, "tokens": 5})
-        payee.clock.forward(0.25)
+        payee.clock.forward(0.1)
         assert send(payee, contract(payee, via=small, seq=40)) == "allowance_used_up"
-        payee.clock.forward(0.25)
+        payee.clock.forward(0.5)
         assert send(payee, contract(payee, via=small, seq=41)) == b"worked"
 
     def test_good_contracts_of_theirs_are_worked(self, payee: Payee) -> None:
