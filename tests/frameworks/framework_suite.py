@@ -581,8 +581,8 @@ class FrameworkSuite(ABC):
         assert case.ran == {"/quote": 1}
 
     def test_a_number_used_again_and_again(self, case: Case) -> None:
-        """Refused each time; the payer's good contracts are served in between, and the one that has the number
-        gets its response."""
+        """Refused each time; the payer's good contracts are served in between, and the one that has the
+        number gets its response."""
         worked = case.quoted(seq=7)
         first = case.quote(worked)
         for number in (8, 9):

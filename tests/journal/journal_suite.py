@@ -295,10 +295,10 @@ class JournalSuite:
         assert journal.claim(new_claim(seq=entry.seq), START) == SequenceUsed()
 
     def test_why_a_contract_will_not_be_taken(self, journal: Any, open_another: Open) -> None:
-        """A journal that can tell by looking says what claiming says; one that cannot says nothing. Of what is
-        known, or can be taken, none does."""
+        """A journal that can tell by looking says what claiming says; one that cannot says nothing. None says
+        anything of what is known, or can be taken."""
 
-        def told(entry: NewClaim) -> Any:
+        def told(entry: Any) -> Any:
             before = journal.allowance_used(entry.via)
             said = journal.why_not(entry)
             assert journal.find(*key(entry)) is None, "it only looks"
