@@ -261,7 +261,7 @@ class TestLedger:
         provider = payee.new_provider(ledger)
         assert take(provider, payee.sign(contract(payee)))
         ledger.cut = True
-        payee.clock.forward(4)
+        payee.clock.forward(3)
         assert take(provider, payee.sign(contract(payee)))
         payee.clock.forward(2)
         assert refused(provider, payee.sign(contract(payee))) == "ledger_busy"
