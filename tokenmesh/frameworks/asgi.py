@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
 from typing import Any, ClassVar, TypeAlias
 from urllib.parse import quote
 
@@ -56,11 +57,22 @@ class ASGIExchange(Exchange):
         self._scope = scope
         super().__init__(provider, terms, request, handler)
 
-    def header(self, name: str) -> str | None:
-        wanted = name.lower().encode("latin-1")
-        found = [value for key, value in self._scope["headers"] if key == wanted]
-        # Several count as one, with commas between them (RFC 9110, section 5.3).
-        return b",".join(found).decode("latin-1") if found else None
+    def headers(self, names: tuple[str, ...]) -> dict[str, str]:
+        wanted = _encoded(names)
+        found: dict[str, str] = {}
+        for key, value in self._scope["headers"]:
+            name = wanted.get(key)
+            if name is not None:
+                text = value.decode("latin-1")
+                # Several count as one, with commas between them (RFC 9110, section 5.3).
+                found[name] = f"{found[name]},{text}" if name in found else text
+        return found
+
+
+@lru_cache(maxsize=64)
+def _encoded(headers: tuple[str, ...]) -> dict[bytes, str]:
+    """Headers by their names as ASGI has them."""
+    return {name.lower().encode("latin-1"): name for name in headers}
 
 
 class Conversation:

@@ -216,9 +216,13 @@ class FlaskExchange(Exchange):
     app: Flask
     left: Any
 
-    def header(self, name: str) -> str | None:
-        value: str | None = self.request.native.environ.get(_variable(name))
-        return value
+    def headers(self, names: tuple[str, ...]) -> dict[str, str]:
+        environ = self.request.native.environ
+        found: dict[str, str] = {}
+        for name, variable in _variables(names):
+            if variable in environ:
+                found[name] = environ[variable]
+        return found
 
     def leave(self, answered: Answered) -> BaseException:
         super().leave(answered)
@@ -396,9 +400,9 @@ def _is_priced(view: Any) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _variable(header: str) -> str:
-    """Where WSGI has a request's header (PEP 3333)."""
-    return "HTTP_" + header.upper().replace("-", "_")
+def _variables(headers: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Where WSGI has a request's headers (PEP 3333)."""
+    return [(name, "HTTP_" + name.upper().replace("-", "_")) for name in headers]
 
 
 def _no_body() -> bytes:

@@ -75,11 +75,11 @@ class Exchange:
         self._checked: Call | None = None
         self._reason = ""
         self._error = ""
-        self.watch = FulfilWatch.begin(request.operation, self.header)
+        self.watch = FulfilWatch.begin(request.operation, self)
 
-    def header(self, name: str) -> str | None:  # noqa: ARG002 - adapters know the request's headers
-        """The value of one of the request's headers, for what a trace is made of."""
-        return None
+    def headers(self, names: tuple[str, ...]) -> dict[str, str]:  # noqa: ARG002 - adapters know them
+        """Those of these headers that the request has, for what a trace is made of."""
+        return {}
 
     @property
     def open(self) -> bool:

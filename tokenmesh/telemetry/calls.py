@@ -6,12 +6,11 @@ Their attributes are set once, at the end, when all are known: to hand them to a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextvars import Token
 from typing import Any
 
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
 
 from tokenmesh.telemetry import names, switch
 from tokenmesh.telemetry.instruments import Meters, meters
@@ -160,27 +159,31 @@ class FulfilWatch:
     """What a request to a priced operation shows of itself: a span once it is clear what becomes of it,
     the current one while the handler runs.
 
-    ``header`` gives one of the request by its name, for where nothing else has taken its trace up.
+    ``request`` has headers to look at, for where nothing else has taken its trace up.
     """
 
     __slots__ = (
         "_claimed",
         "_context",
         "_contract",
-        "_header",
         "_meters",
         "_operation",
+        "_request",
         "_since",
         "_since_ns",
         "_span",
         "_token",
+        "_tracer",
     )
 
-    def __init__(self, operation: str, header: Callable[[str], str | None], meters: Meters | None) -> None:
+    def __init__(
+        self, operation: str, request: switch.Received, tracer: Tracer | None, meters: Meters | None
+    ) -> None:
         self._operation = operation
-        self._header = header
+        self._request = request
+        self._tracer = tracer
         self._meters = meters
-        self._since = self._claimed = time.perf_counter()
+        self._since = self._claimed = 0.0 if meters is None else time.perf_counter()
         self._contract: Contract | None = None
         self._since_ns = time.time_ns()
         self._span: Span | None = None
@@ -188,15 +191,15 @@ class FulfilWatch:
         self._token: Token[Context] | None = None
 
     @classmethod
-    def begin(cls, operation: str, header: Callable[[str], str | None]) -> FulfilWatch | None:
+    def begin(cls, operation: str, request: switch.Received) -> FulfilWatch | None:
         """A request that is here now; None if nobody wants to know."""
         if switch.is_quiet():
             return None
-        instruments = meters()
-        if instruments is None and switch.tracer() is None and not switch.ids_in_logs():
+        tracer, instruments = switch.tracer(), meters()
+        if tracer is None and instruments is None and not switch.ids_in_logs():
             switch.be_quiet()
             return None
-        return cls(operation, header, instruments)
+        return cls(operation, request, tracer, instruments)
 
     @property
     def contract(self) -> Contract | None:
@@ -206,9 +209,11 @@ class FulfilWatch:
     def claimed(self, contract: Contract) -> None:
         """The contract is taken: the handler is about to run."""
         self._contract = contract
-        self._span = self._start(contract)
-        if self._span is not None:
-            self._context = set_span_in_context(self._span, self._context)
+        tracer = self._tracer
+        if tracer is not None:
+            context = switch.parent(self._request, contract.tp)
+            span = self._span = tracer.start_span(names.FULFIL, context, start_time=self._since_ns)
+            self._context = set_span_in_context(span, context)
         if self._meters is not None:
             self._claimed = time.perf_counter()
             attributes = self._meters.pair(None, self._operation)
@@ -232,15 +237,19 @@ class FulfilWatch:
         doing, as a server's 5xx is."""
         if self._meters is not None:
             self._measure(self._meters, out, tokens, error)
-        span, self._span = self._span, None
-        if span is not None:
-            contract = self._contract
-            about = _of_contract(contract)
-            about[names.OUTCOME] = out
-            about[names.TOKENS] = tokens
+        span, contract, self._span = self._span, self._contract, None
+        if span is not None and contract is not None:
+            about: dict[str, Any] = {
+                names.CONTRACT_ID: contract.jti,
+                names.PAYER: contract.iss,
+                names.PAYEE: contract.aud,
+                names.OPERATION: contract.op,
+                names.OUTCOME: out,
+                names.TOKENS: tokens,
+            }
             if error is not None:
                 about[names.ERROR_TYPE] = error
-            if contract is not None and (contract.tok != tokens or contract.via == _HOLD):
+            if contract.tok != tokens or contract.via == _HOLD:
                 _note_terms(about, contract, tokens)
             span.set_attributes(about)
             if failed:
@@ -256,7 +265,10 @@ class FulfilWatch:
                 attributes[names.CODE] = self._meters.reason(code)
             name = "tokenmesh.contract.replays" if code is None else "tokenmesh.contract.refusals"
             self._meters.record(name, 1, attributes)
-        span, self._span = self._span or self._start(contract), None
+        span, self._span = self._span, None
+        if span is None and self._tracer is not None:
+            context = switch.parent(self._request, None if contract is None else contract.tp)
+            span = self._tracer.start_span(names.FULFIL, context, start_time=self._since_ns)
         if span is not None:
             about = _of_contract(contract)
             if code is None:
@@ -277,13 +289,6 @@ class FulfilWatch:
         meters.record("tokenmesh.handler.duration", took, attributes, self._context)
         if tokens and self._contract is not None:
             meters.add("tokenmesh.fulfil.tokens", tokens, self._contract.iss, self._operation)
-
-    def _start(self, contract: Contract | None) -> Span | None:
-        tracer = switch.tracer()
-        if tracer is None:
-            return None
-        self._context = switch.parent(self._header, None if contract is None else contract.tp)
-        return tracer.start_span(names.FULFIL, context=self._context, start_time=self._since_ns)
 
 
 def _of_contract(contract: Contract | None) -> dict[str, Any]:

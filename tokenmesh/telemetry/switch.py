@@ -8,7 +8,7 @@ switches it off, or to a provider that is not the process's own.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import MutableMapping
 from contextvars import Token
 from functools import lru_cache
 from typing import Any, Protocol
@@ -179,15 +179,21 @@ def _are_usual(propagator: TextMapPropagator) -> bool:
     return {TraceContextTextMapPropagator} <= {type(part) for part in parts} <= _W3C
 
 
-class _Headers(Getter[Callable[[str], str | None]]):
-    """Reads a request's headers by a function that looks one up."""
+class Received(Protocol):
+    """A request that has come in."""
 
-    def get(self, carrier: Callable[[str], str | None], key: str) -> list[str] | None:
-        value = carrier(key)
-        return None if value is None else [value]
+    def headers(self, names: tuple[str, ...]) -> dict[str, str]:
+        """Those of these headers that it has."""
 
-    def keys(self, carrier: Callable[[str], str | None]) -> list[str]:
-        return [name for name in propagate.get_global_textmap().fields if carrier(name) is not None]
+
+class _Headers(Getter[Received]):
+    """Reads a request's headers."""
+
+    def get(self, carrier: Received, key: str) -> list[str] | None:
+        return list(carrier.headers((key,)).values()) or None
+
+    def keys(self, carrier: Received) -> list[str]:
+        return list(carrier.headers(_fields(propagate.get_global_textmap())))
 
 
 _headers = _Headers()
@@ -198,23 +204,20 @@ def _fields(propagator: TextMapPropagator) -> tuple[str, ...]:
     return tuple(propagator.fields)
 
 
-def parent(header: Callable[[str], str | None], tp: str | None) -> Context | None:
+def parent(request: Received, tp: str | None) -> Context | None:
     """The context for the span of a request: None for the current one, if a span is there.
 
     Without an instrumentation of the server, it is what the request's headers say, or else its contract.
     """
-    current = trace.get_current_span()
-    if current is not trace.INVALID_SPAN and current.get_span_context().is_valid:
+    context = contexts.get_current()
+    if context and trace.get_current_span(context).get_span_context().is_valid:
         return None
-    context = None
-    for field in _fields(propagate.get_global_textmap()):
-        said = header(field)
-        # Headers that say what the contract says, or nothing, need not be read.
-        if said is not None and (said != tp or field != _TRACEPARENT):
-            context = propagate.extract(header, getter=_headers)
-            if trace.get_current_span(context).get_span_context().is_valid:
-                return context
-            break
+    said = request.headers(_fields(propagate.get_global_textmap()))
+    # Headers that say what the contract says, or nothing, need not be read.
+    if said and said != {_TRACEPARENT: tp}:
+        context = propagate.extract(request, getter=_headers)
+        if trace.get_current_span(context).get_span_context().is_valid:
+            return context
     remote = span_context(tp)
     return context if remote is None else trace.set_span_in_context(trace.NonRecordingSpan(remote), context)
 
