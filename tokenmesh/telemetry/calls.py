@@ -9,7 +9,7 @@ import time
 from contextvars import Token
 from typing import Any
 
-from opentelemetry.context import Context
+from opentelemetry.context import Context, detach
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
 
 from tokenmesh.telemetry import names, switch
@@ -89,7 +89,7 @@ class CallWatch:
         """Let the caller's span be the current one again."""
         token, self._token = self._token, None
         if token is not None:
-            switch.detach(token)
+            detach(token)
 
     def signed(self, contract: Contract) -> None:
         """A contract goes with the next request."""
@@ -230,7 +230,7 @@ class FulfilWatch:
         """Let the request's span be the current one again."""
         token, self._token = self._token, None
         if token is not None:
-            switch.detach(token)
+            detach(token)
 
     def ended(self, out: str, tokens: int, error: str | None = None, *, failed: bool = False) -> None:
         """The contract has ended. ``error`` says why it was not fulfilled, ``failed`` that it was this side's
@@ -243,7 +243,7 @@ class FulfilWatch:
                 names.CONTRACT_ID: contract.jti,
                 names.PAYER: contract.iss,
                 names.PAYEE: contract.aud,
-                names.OPERATION: contract.op,
+                names.OPERATION: self._operation,
                 names.OUTCOME: out,
                 names.TOKENS: tokens,
             }

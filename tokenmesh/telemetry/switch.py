@@ -123,11 +123,6 @@ def attach(paid: Paid, context: Context | None) -> Token[Context] | None:
     return None if context is None else contexts.attach(context)
 
 
-def detach(token: Token[Context]) -> None:
-    """Undo an :func:`attach`."""
-    contexts.detach(token)
-
-
 def paid_here() -> Paid | None:
     """What is under way in this context."""
     found: Any = contexts.get_value(_KEY)
@@ -141,7 +136,8 @@ def paid_here() -> Paid | None:
 def traceparent() -> str | None:
     """The W3C ``traceparent`` of the current span."""
     context = trace.get_current_span().get_span_context()
-    return _spelled(context) if context.is_valid else None
+    _, _, _, _, _, valid = context
+    return _spelled(context) if valid else None
 
 
 def _spelled(context: trace.SpanContext) -> str:
@@ -161,11 +157,17 @@ def inject(headers: MutableMapping[str, str]) -> None:
     """
     if tracer() is None:
         return
-    context = trace.get_current_span().get_span_context()
+    current = contexts.get_current()
+    context = trace.get_current_span(current).get_span_context()
     _, _, _, _, state, valid = context
     if not valid:
         return
-    if state or baggage.get_all() or not _are_usual(propagate.get_global_textmap()):
+    # Where the span is all that there is in the context, there is no baggage.
+    if (
+        state
+        or (len(current) > 1 and baggage.get_all(current))
+        or not _are_usual(propagate.get_global_textmap())
+    ):
         propagate.inject(headers)
     else:
         headers[_TRACEPARENT] = _spelled(context)
@@ -204,14 +206,14 @@ def _fields(propagator: TextMapPropagator) -> tuple[str, ...]:
     return tuple(propagator.fields)
 
 
-def parent(request: Received, tp: str | None) -> Context | None:
-    """The context for the span of a request: None for the current one, if a span is there.
+def parent(request: Received, tp: str | None) -> Context:
+    """The context for the span of a request: the current one, if a span is there.
 
     Without an instrumentation of the server, it is what the request's headers say, or else its contract.
     """
     context = contexts.get_current()
     if context and trace.get_current_span(context).get_span_context().is_valid:
-        return None
+        return context
     said = request.headers(_fields(propagate.get_global_textmap()))
     # Headers that say what the contract says, or nothing, need not be read.
     if said and said != {_TRACEPARENT: tp}:
@@ -236,4 +238,5 @@ def span_context(tp: str | None) -> trace.SpanContext | None:
         context = trace.SpanContext(int(trace_id, 16), int(span_id, 16), True, _flags(flags))
     except ValueError:
         return None
-    return context if version != "ff" and context.is_valid else None
+    _, _, _, _, _, valid = context
+    return context if valid and version != "ff" else None
