@@ -12,7 +12,6 @@ from collections.abc import MutableMapping
 from contextvars import Token
 from functools import lru_cache
 from typing import Any, Protocol
-from weakref import ref
 
 from opentelemetry import baggage, propagate, trace
 from opentelemetry import context as contexts
@@ -51,7 +50,7 @@ class _Switch:
         self.ask_at = float("-inf")
         self.quiet_until = float("-inf")
         self.ids_in_logs = 0
-        self.spelled: tuple[ref[Context], str | None, bool] = (ref(Context()), None, True)
+        self.spelled: tuple[trace.SpanContext, str] = (trace.INVALID_SPAN_CONTEXT, "")
 
 
 _switch = _Switch()
@@ -136,22 +135,19 @@ def paid_here() -> Paid | None:
 
 def traceparent() -> str | None:
     """The W3C ``traceparent`` of the current span."""
-    return _spelled(contexts.get_current())[0]
+    context = trace.get_current_span().get_span_context()
+    _, _, _, _, _, valid = context
+    return _spelled(context) if valid else None
 
 
-def _spelled(current: Context) -> tuple[str | None, bool]:
-    """The ``traceparent`` of a context's span, and whether it is all that there is to say of that context."""
-    last, spelled, is_all = _switch.spelled
-    if last() is not current:  # a call's contract and its headers name the same one, one after the other
-        trace_id, span_id, _, flags, state, valid = trace.get_current_span(current).get_span_context()
-        spelled, is_all = None, True
-        if valid:
-            text = (trace_id << 72 | span_id << 8 | flags & 0xFF).to_bytes(25, "big").hex()
-            spelled = f"00-{text[:32]}-{text[32:48]}-{text[48:]}"
-            # Where the span is all that the context holds, there is no baggage.
-            is_all = not state and (len(current) == 1 or not baggage.get_all(current))
-        _switch.spelled = ref(current), spelled, is_all
-    return spelled, is_all
+def _spelled(context: trace.SpanContext) -> str:
+    last, spelled = _switch.spelled
+    if last is not context:  # a call's contract and its headers name the same span, one after the other
+        trace_id, span_id, _, flags, _, _ = context
+        text = (trace_id << 72 | span_id << 8 | flags & 0xFF).to_bytes(25, "big").hex()
+        spelled = f"00-{text[:32]}-{text[32:48]}-{text[48:]}"
+        _switch.spelled = context, spelled
+    return spelled
 
 
 def inject(headers: MutableMapping[str, str]) -> None:
@@ -161,13 +157,20 @@ def inject(headers: MutableMapping[str, str]) -> None:
     """
     if tracer() is None:
         return
-    spelled, is_all = _spelled(contexts.get_current())
-    if spelled is None:
+    current = contexts.get_current()
+    context = trace.get_current_span(current).get_span_context()
+    _, _, _, _, state, valid = context
+    if not valid:
         return
-    if is_all and _are_usual(propagate.get_global_textmap()):
-        headers[_TRACEPARENT] = spelled
-    else:
+    # Where the span is all that there is in the context, there is no baggage.
+    if (
+        state
+        or (len(current) > 1 and baggage.get_all(current))
+        or not _are_usual(propagate.get_global_textmap())
+    ):
         propagate.inject(headers)
+    else:
+        headers[_TRACEPARENT] = _spelled(context)
 
 
 @lru_cache(maxsize=1)
