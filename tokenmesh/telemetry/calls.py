@@ -17,6 +17,8 @@ from tokenmesh.telemetry.instruments import Meters, meters
 from tokenmesh_chaincode.documents import Contract
 
 _HOLD = "hold"
+FULFILLED = "fulfilled"
+"""What nearly all calls come to: a span without an outcome has this one, as one without an error has none."""
 REFUSED = "refused"
 REPLAYED = "replayed"
 _ERROR = Status(StatusCode.ERROR)
@@ -136,11 +138,9 @@ class CallWatch:
             span.end()
 
     def _about(self, error: str | None, otherwise: str) -> dict[str, Any]:
-        about: dict[str, Any] = {
-            names.PAYER: self._payer,
-            names.PAYEE: self._payee,
-            names.OUTCOME: self._out or otherwise,
-        }
+        about: dict[str, Any] = {names.PAYER: self._payer, names.PAYEE: self._payee}
+        if self._out != FULFILLED:
+            about[names.OUTCOME] = self._out or otherwise
         contract = self._contract
         if contract is not None:
             about[names.CONTRACT_ID] = contract.jti
@@ -244,9 +244,10 @@ class FulfilWatch:
                 names.PAYER: contract.iss,
                 names.PAYEE: contract.aud,
                 names.OPERATION: self._operation,
-                names.OUTCOME: out,
                 names.TOKENS: tokens,
             }
+            if out != FULFILLED:
+                about[names.OUTCOME] = out
             if error is not None:
                 about[names.ERROR_TYPE] = error
             if contract.tok != tokens or contract.via == _HOLD:
