@@ -128,7 +128,7 @@ def test_a_short_demo_holds_all_that_it_promises(
     check_metrics(measured)
     if jaeger is None:
         pytest.skip(f"all was held, and none of it was seen: {no_jaeger}")
-    demo_traces.check(demo_traces.Demo(kept, summary, jaeger))
+    demo_traces.check(demo_traces.Demo(kept, summary, jaeger, collector))
 
 
 def check_metrics(measured: list[Metric]) -> None:

@@ -35,6 +35,7 @@ class Collector:
         self._to = to
         self._lock = threading.Lock()
         self._names: list[str] = []
+        self._settled: dict[str, int] = {}
         self._metrics: dict[str, Metric] = {}
         self._client = httpx.Client(timeout=PASS_ON_S_MAX)
 
@@ -42,6 +43,11 @@ class Collector:
         """The names of all spans that were taken: of exports that were answered with 200."""
         with self._lock:
             return list(self._names)
+
+    def settled(self, contract_id: str) -> int | None:
+        """What was answered to the export in which a settlement of this contract was; None: to none."""
+        with self._lock:
+            return self._settled.get(contract_id)
 
     def metrics(self) -> list[Metric]:
         """The metrics that were taken, each with all attributes that any point of it has had."""
@@ -59,13 +65,17 @@ class Collector:
             self._keep(ExportMetricsServiceRequest.FromString(body))
         else:
             found = ExportTraceServiceRequest.FromString(body)
-            names = [
-                span.name for one in found.resource_spans for scope in one.scope_spans for span in scope.spans
+            spans = [
+                span for one in found.resource_spans for scope in one.scope_spans for span in scope.spans
             ]
             with self._lock:
-                self._names += names
-        if path == SPANS and self._to is not None:
-            return self._client.post(self._to + path, content=body, headers=KIND).status_code
+                self._names += [span.name for span in spans]
+            status = 200
+            if self._to is not None:
+                status = self._client.post(self._to + path, content=body, headers=KIND).status_code
+            with self._lock:
+                self._settled |= dict.fromkeys(_contracts(spans), status)
+            return status
         return 200
 
     def _keep(self, request: Any) -> None:
@@ -132,3 +142,15 @@ def collecting(to: str | None = None) -> Iterator[Collector]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def _contracts(spans: list[Any]) -> Iterator[str]:
+    """The contracts that are settled in these spans, by their ids."""
+    for span in spans:
+        for event in span.events:
+            if event.name == "tokenmesh.settled":
+                yield from (
+                    pair.value.string_value
+                    for pair in event.attributes
+                    if pair.key == "tokenmesh.contract.id"
+                )

@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from support.collector import Collector
 from support.jaeger import Jaeger, Span, Trace
 from tokenmesh.cli.demo.auditor import Settled
 from tokenmesh.cli.demo.notes import Reader
@@ -32,11 +33,12 @@ CLOCK_S = 0.001
 
 
 class Demo:
-    """A demo that is over: what it left in ``home``, and what Jaeger has of it."""
+    """A demo that is over: what it left in ``home``, and what Jaeger has of it by way of ``collector``."""
 
-    def __init__(self, home: Path, summary: dict[str, Any], jaeger: Jaeger) -> None:
+    def __init__(self, home: Path, summary: dict[str, Any], jaeger: Jaeger, collector: Collector) -> None:
         paths = Paths(home)
         self.jaeger = jaeger
+        self.collector = collector
         self.settled = [Settled(**note) for note in Reader(paths.settled).new()]
         self._passages: defaultdict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
         for note in Reader(paths.wire).new():
@@ -265,7 +267,8 @@ def _check_contract(demo: Demo, one: Settled) -> None:
         for span in trace.all(SETTLE, one.payee)
         if any(jti == one.jti for jti, _ in _contracts(span))
     }
-    assert settled == {one.tx_id}, f"{one} was found settled in {settled}"
+    answered = demo.collector.settled(one.jti)
+    assert settled == {one.tx_id}, f"{one} was found settled in {settled}; its export was answered {answered}"
     (fulfil,) = demo.fulfilled[one.payer, one.jti]
     assert fulfil.trace_id in {trace.id for trace in found}
 

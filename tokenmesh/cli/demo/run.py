@@ -65,8 +65,9 @@ class Demo:
         with ExitStack() as stack:
             self._view.show("founding the domain", 0.0, [])
             self._children = stack.enter_context(Children(self._paths.home, self._paths.log))
-            self._launch = Launch(self._options, self._paths, self._children)
             ground = stack.enter_context(self._ground())
+            # Only now: it looks for free ports, and a network takes some of its own.
+            self._launch = Launch(self._options, self._paths, self._children)
             # Before their ledger goes.
             stack.callback(self._children.stop, seconds=1.0)
             self._economy = Economy(self._paths.home, ground)
