@@ -16,7 +16,7 @@ from simulation.books import Books, Violation
 from simulation.journals import End, Journal
 from simulation.plan import Job
 from simulation.wire import TIMEOUT_S, Incoming
-from tokenmesh.errors import NotSpent, OutcomeUnknown, ResponseNotKept, Unreachable
+from tokenmesh.errors import NotSpent, OutcomeUnknown, Refused, ResponseNotKept, Unreachable
 from tokenmesh.ledger.base import Balance, Result
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ class Known:
     """What the payee's journal says."""
     tainted: bool = False
     """A crooked payer has signed the id for another request too: what its call comes to is its own affair."""
+    doubled: bool = False
+    """The network has made a copy of a request with it, which arrives whenever it likes."""
 
 
 @dataclass
@@ -119,6 +121,12 @@ class Auditor:
         known = self.contracts.get((body["aud"], body["iss"], body["jti"]))
         if known is not None and known.texts[-1].contract != incoming.contract:
             known.tainted = True
+
+    def doubled(self, incoming: Incoming) -> None:
+        """The network makes a copy of a request, and its sender does not know."""
+        if incoming.contract is not None:
+            body = self.books.economy.read(incoming.contract).body
+            self.contracts[body["aud"], body["iss"], body["jti"]].doubled = True
 
     def runs(self, worker: Worker, incoming: Incoming, job: Job) -> Run:
         """A handler begins."""
@@ -276,16 +284,23 @@ class Auditor:
             before = call.job.keyed and isinstance(error, Unreachable) and call.job.id in self.fulfilled_jobs
             if before or any(end.charged for end in fulfilled):
                 raise Violation(f"{name} cost nothing, it was said, and was charged: {error}") from error
-            self._never(call)
+            self._never(call, error)
         elif isinstance(error, ResponseNotKept):
             if not fulfilled or not call.job.long:
                 raise Violation(f"the response of {name} was not kept: {error}") from error
         else:
             raise Violation(f"{name} ended with {error!r}") from error
 
-    def _never(self, call: Made) -> None:
-        """Said to cost nothing: from now on none of its contracts may be fulfilled."""
+    def _never(self, call: Made, error: NotSpent) -> None:
+        """Said to cost nothing: from now on none of its contracts may be fulfilled.
+
+        But for this: governance forbade it, and takes that back while a copy is on its way that the network
+        has made. No payee remembers what it refused, as that would cost it more than the refusal.
+        """
+        passes = isinstance(error, Refused) and error.status == 403
         for key in call.contracts:
+            if passes and self.contracts[key].doubled:
+                continue
             self.contracts[key].receipt = self.contracts[key].receipt or End("void", 0)
 
     def _check_prediction(self, call: Made, response: Any, error: BaseException | None) -> None:

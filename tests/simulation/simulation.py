@@ -67,6 +67,7 @@ class Simulation:
         self.auditor = Auditor(self)
         self.wire.troubled = self.auditor.troubled
         self.wire.imitated = self.auditor.imitated
+        self.wire.doubled = self.auditor.doubled
         self.weather.heard = self.auditor.heard
         self.weather.troubled = self.disk.troubled = self.auditor.troubled
         self._jobs = {job.id: job for job in plan.jobs}

@@ -43,6 +43,7 @@ class Wire:
         """The workers of each service; a worker has ``receive(incoming, reply)``."""
         self.troubled: Callable[[], None] = lambda: None
         self.imitated: Callable[[Incoming], None] = lambda _: None
+        self.doubled: Callable[[Incoming], None] = lambda _: None
 
     def request(self, process: Process, service: str, incoming: Incoming, resume: Resume) -> None:
         """Send a request of ``process``, and give the response; :class:`TransportFailed` if none comes."""
@@ -67,6 +68,8 @@ class Wire:
         process.say(f"sends request {incoming.number}: {incoming.method} {incoming.target} {contract}")
         process.after(TIMEOUT_S, lambda: failed("timed out", sent=True))
         copied = self._carry(f"request {incoming.number}", arrive)
+        if copied:
+            self.doubled(incoming)
         if incoming.contract is not None:
             self._imitate(service, incoming)
 

@@ -262,8 +262,9 @@ class Answers:
             raise Again(NotFundedYet(str(error), service=call.service), retry_after=retry_after)
         if status == 401 and code in _CERTIFICATE:
             raise Resign(error)  # a rotation may be on its way; signing takes up the new key
-        if call.doubt and not (status == 403 or code in _CLOCK):
-            # It says nothing about an earlier copy; 402, 403 and the clock are judged after looking for one.
+        if call.doubt and code not in _CLOCK:
+            # It says nothing about an earlier copy: that may be on its way still, and arrive when governance
+            # has changed its mind. An expired one is refused whenever it arrives.
             raise call.unknown(str(error)) from error
         call.doubt = False
         raise error
