@@ -318,7 +318,9 @@ class Auditor:
             raise Violation(f"{job.id} must cost {job.charge}, and ended with {error or response}") from error
 
     def _calm_since(self, moment: float) -> bool:
-        return self._trouble_at < moment - CALM_S
+        economy = self.books.economy
+        decreed = bool(economy.frozen or economy.policy["rules"])
+        return not decreed and self._trouble_at < moment - CALM_S
 
     # What it looks at by itself
 
