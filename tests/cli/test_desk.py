@@ -24,10 +24,14 @@ class LosingLedger(EmbeddedLedger):
     lose = 0
     lose_after: int | None = None
     """How many operations it takes before it is gone for good."""
+    silent = False
+    """It is gone without a word."""
     asked: list[str]
 
     def submit(self, operations: Sequence[str]) -> Future[list[Result]]:
         if self.lose_after == len(self.asked):
+            if self.silent:
+                return Future()
             raise LedgerUnavailable("the ledger is gone")
         done = super().submit(operations)
         self.asked.extend(operations)
@@ -64,13 +68,18 @@ def test_after_so_many_lost_answers_the_outcome_is_said_to_be_unknown(cli: Cli) 
     assert cli.spendable("governance") == 1007
 
 
+@pytest.mark.parametrize("silent", [False, True])
 def test_a_change_that_cannot_be_put_in_force_just_now_has_been_made(
-    cli: Cli, capsys: pytest.CaptureFixture[str]
+    cli: Cli, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, silent: bool
 ) -> None:
-    """The ledger goes away between the two: who asked for it is told what to do, and the change holds."""
+    """The ledger goes away between the two, or says nothing: who asked for it is told what to do, and the
+    change holds."""
     cli("wallet", "create", "service-a")
     with losing(cli, 0) as desk:
         assert isinstance(desk.ledger, LosingLedger)
+        if silent:
+            monkeypatch.setattr(desk_module, "ANSWER_S_MAX", 0.5)
+            desk.ledger.silent = True
         desk.ledger.lose_after = 1
         assert desk.do("freeze", {"name": "service-a"}).outcome.ok
     assert "'tokenmesh enforce'" in capsys.readouterr().err

@@ -78,7 +78,7 @@ class Desk:
     def _enforce(self, change: Mapping[str, Any]) -> None:
         try:
             self._do("enforce", change, new_id())
-        except TokenmeshError as error:
+        except (TokenmeshError, Fault) as error:  # the change itself has been made
             warn(
                 f"services act on it, but the ledger does not count it against them yet: {error}; "
                 "'tokenmesh enforce' does that"
