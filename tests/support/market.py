@@ -65,6 +65,7 @@ class Payer:
         closers, self._closers = self._closers, []
         for close in reversed(closers):
             close()
+        self.treasury.close()
 
 
 class Seller:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,9 +26,11 @@ PAGE = Path(__file__).parents[2] / "docs/reference/metrics.md"
 
 
 class Measured:
-    """What a meter has measured."""
+    """What a meter has measured in one domain: the gauges of a process show all of its parts, those too that
+    earlier tests have left behind."""
 
-    def __init__(self) -> None:
+    def __init__(self, domain: str) -> None:
+        self.domain = domain
         self.reader = InMemoryMetricReader()
         self.provider = MeterProvider([self.reader], shutdown_on_exit=False)
 
@@ -47,13 +48,13 @@ class Measured:
         return {
             tuple(sorted(point.attributes.items())): getattr(point, "count", getattr(point, "value", None))
             for point in self.points().get(name, [])
+            if point.attributes.get("tokenmesh.domain", self.domain) == self.domain
         }
 
 
 @pytest.fixture
-def measured() -> Iterator[Measured]:
-    gc.collect()  # sources of gauges go with the parts of a Mesh: those of earlier tests too
-    measured = Measured()
+def measured(market: Market) -> Iterator[Measured]:
+    measured = Measured(market.domain.ledger.domain[:16])
     instruments.meters_on(measured.provider)
     yield measured
     instruments.meters_on()
@@ -181,6 +182,26 @@ def test_gauges_show_what_is_open(market: Market, measured: Measured) -> None:
     kind = (("tokenmesh.ledger.kind", "embedded"),)
     assert measured.values("tokenmesh.ledger.waiting")[kind] == 0
     assert measured.values("tokenmesh.ledger.waiting_limit")[kind] > 0
+
+
+def test_what_is_closed_is_not_shown(market: Market, measured: Measured) -> None:
+    """Whoever may still hold it."""
+    seller = market.seller()
+    payer = market.payer(urls={PAYEE: "http://quotes"})
+    transport = httpx.WSGITransport(app=application(seller))
+    with payer.client(PAYEE, transport=transport) as client:
+        client.get("/ok/a")
+    seller.settlement.step()
+    kind = (("tokenmesh.ledger.kind", "embedded"),)
+    limit = measured.values("tokenmesh.ledger.waiting_limit")[kind]
+    assert measured.values("tokenmesh.allowance.left")
+    assert measured.values("tokenmesh.journal.unsettled_limit")
+    payer.close()
+    seller.settlement.stop()
+    market.domain.ledger.close()
+    assert measured.values("tokenmesh.allowance.left") == {}
+    assert measured.values("tokenmesh.journal.unsettled_limit") == {}
+    assert measured.values("tokenmesh.ledger.waiting_limit").get(kind, 0) < limit
 
 
 def test_a_hold_is_open_as_long_as_its_call(market: Market, measured: Measured) -> None:

@@ -338,6 +338,7 @@ class Batcher(Generic[P]):
         has ended, and ``write`` will not be called any more."""
         if not self._room.is_ours:
             return False
+        self._watch.close()
         until = time.monotonic() + timeout
         for preparer in (self._short, self._long):
             preparer.close(max(0.0, until - time.monotonic()))

@@ -330,6 +330,7 @@ class Settlement:
         """Settle on a thread of its own until :meth:`stop`. After a fork the child has to start its own."""
         if self._thread is not None and self._thread.is_alive():
             return
+        self._gauges.open()
         self._stopping.clear()
         self._stop_at = float("inf")
         self._thread = threading.Thread(target=self._run, name="tokenmesh-settlement", daemon=True)
@@ -354,6 +355,7 @@ class Settlement:
         thread, self._thread = self._thread, None
         if thread is not None:
             thread.join(timeout_s + 2 * LOOK_S)
+        self._gauges.close()
         return self.flush(max(self._stop_at - time.monotonic(), 0))
 
     def _is_settled(self) -> bool:

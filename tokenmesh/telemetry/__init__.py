@@ -6,7 +6,7 @@ docs/reference/telemetry.md and docs/reference/metrics.md. Nothing here ever has
 
 from tokenmesh.telemetry import names
 from tokenmesh.telemetry.calls import CallWatch, FulfilWatch
-from tokenmesh.telemetry.instruments import Reading, show, show_build
+from tokenmesh.telemetry.instruments import Reading, hide, show, show_build
 from tokenmesh.telemetry.journals import JournalGauges
 from tokenmesh.telemetry.ledgers import LedgerWatch, now
 from tokenmesh.telemetry.logs import about, log
@@ -22,6 +22,7 @@ __all__ = [
     "SettleWatch",
     "Settled",
     "about",
+    "hide",
     "inject",
     "log",
     "measure_round",

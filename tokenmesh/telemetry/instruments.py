@@ -247,9 +247,15 @@ _builds: set[str] = set()
 
 
 def show(source: Source) -> None:
-    """Have the gauges show ``source`` as long as it exists."""
+    """Have the gauges show ``source`` as long as it exists, or until :func:`hide`."""
     with _lock:
         _sources.add(source)
+
+
+def hide(source: Source) -> None:
+    """Have the gauges show ``source`` no more: it is closed, whoever may still hold it."""
+    with _lock:
+        _sources.discard(source)
 
 
 def show_build(kind: str) -> None:

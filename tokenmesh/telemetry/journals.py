@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from tokenmesh.telemetry import names
-from tokenmesh.telemetry.instruments import Attributes, Reading, meters, show
+from tokenmesh.telemetry.instruments import Attributes, Reading, hide, meters, show
 
 READ_EVERY_S = 10.0
 """How often a journal is read for its gauges: that reads much of it."""
@@ -34,7 +34,15 @@ class JournalGauges:
         self._clock = clock
         self._read_at = float("-inf")
         self._stats: Stats | None = None
+        self.open()
+
+    def open(self) -> None:
+        """Show what is read."""
         show(self)
+
+    def close(self) -> None:
+        """Show nothing until it is opened again."""
+        hide(self)
 
     def due(self) -> bool:
         """Whether the journal is to be read again; then it is to be :meth:`noted`."""

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import Any, Protocol
 
 from tokenmesh.telemetry import names
-from tokenmesh.telemetry.instruments import Attributes, Reading, meters, show
+from tokenmesh.telemetry.instruments import Attributes, Reading, hide, meters, show
 
 
 class Queue(Protocol):
@@ -31,6 +31,10 @@ class LedgerWatch:
         """Operations wait in ``queue``."""
         self._queue = queue
         show(self)
+
+    def close(self) -> None:
+        """Show nothing any more."""
+        hide(self)
 
     def readings(self) -> Iterator[Reading]:
         """See :class:`~tokenmesh.telemetry.instruments.Source`."""

@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping
 
-from tokenmesh.telemetry import Reading, names, show
+from tokenmesh.telemetry import Reading, hide, names, show
 from tokenmesh.treasury.allowances import Account, Ticket
 
 
@@ -19,6 +19,10 @@ class Gauges:
         self._lock = lock
         self._holds: Counter[str] = Counter()
         show(self)
+
+    def close(self) -> None:
+        """Show nothing any more."""
+        hide(self)
 
     def held(self, ticket: Ticket) -> Ticket:
         """A call has a hold, by this ticket, which is given back."""

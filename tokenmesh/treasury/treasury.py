@@ -193,7 +193,8 @@ class Treasury:
                     account.drop(allowance)
 
     def close(self) -> None:
-        """Nothing to do: what is set aside stays open, for the next run of this service to take up."""
+        """Stop showing gauges. What is set aside stays open, for the next run of this service to take up."""
+        self._gauges.close()
 
     # The policy, which consumers ask for too
 

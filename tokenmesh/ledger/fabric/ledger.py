@@ -241,6 +241,7 @@ class FabricLedger(Ledger):
         return self._ask(self._state.supply)
 
     def close(self) -> None:
+        self._watch.close()
         until = time.monotonic() + CLOSE_S_MAX
         ended = [
             part.close(max(0.0, until - time.monotonic()))
