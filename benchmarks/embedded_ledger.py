@@ -4,7 +4,10 @@
 
 Settling: one payee carries signed contracts of one allowance to the ledger, a thousand in each settlement;
 the time includes building and signing the settlement and checking every contract's signature. Holds: 64
-threads each sign a hold, submit it and wait for its outcome. Both go to a file with ``synchronous=FULL``.
+threads each ask a payer's treasury for a hold and wait for it, as calls do; it places together what is asked
+for at once (``holds_per_s``). For comparison each of them signs an operation of its own, submits it and waits
+(``hold_operations_per_s``), and does so with ids as they follow from idempotency keys, which lie anywhere
+(``hold_operations_by_key_per_s``). All of it goes to a file with ``synchronous=FULL``.
 """
 
 from __future__ import annotations
@@ -12,17 +15,20 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import secrets
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from tokenmesh.identity import CertificateAuthority
+from tokenmesh.identity import CertificateAuthority, Wallet
 from tokenmesh.keyfiles import Identity
 from tokenmesh.ledger.base import Result
 from tokenmesh.ledger.embedded import EmbeddedLedger
+from tokenmesh.steps import run
+from tokenmesh.treasury import Treasury
 from tokenmesh_chaincode.documents import Contract, Operation, digest, new_id, sign
 from tokenmesh_chaincode.rules import default_policy
 
@@ -41,7 +47,7 @@ class Bench:
     def __init__(self, directory: Path) -> None:
         authority = CertificateAuthority.create(directory, passphrase=lambda: None)
         self.governance = authority.new_identity("governance", "governor")
-        self.payer = authority.new_identity("payer")
+        self.payer = Wallet.create(directory, "payer", authority)
         self.payee = authority.new_identity("payee")
         path = directory / "ledger.db"
         EmbeddedLedger.create(
@@ -140,8 +146,8 @@ def _pieces(contracts: list[str]) -> Iterator[list[str]]:
         yield contracts[start : start + SETTLEMENT]
 
 
-def measure_holds(bench: Bench, seconds: float) -> tuple[float, list[float]]:
-    """Holds placed per second by ``CALLERS`` threads at once, and the time that each took, sorted."""
+def measure_holds(place: Callable[[], object], seconds: float) -> tuple[float, list[float]]:
+    """Holds per second that ``CALLERS`` threads at once ``place``, and the time of each, sorted."""
     start = threading.Barrier(CALLERS + 1)
     over = threading.Event()
     times: list[list[float]] = [[] for _ in range(CALLERS)]
@@ -149,18 +155,13 @@ def measure_holds(bench: Bench, seconds: float) -> tuple[float, list[float]]:
 
     def caller(mine: list[float]) -> None:
         try:
-            prefix = new_id()
             start.wait()
             while not over.is_set():
                 begun = time.perf_counter()
-                hold = f"{prefix}-{len(mine)}"
-                arg = {"id": hold, "payee": "payee", "tokens": 5, "exp": int(time.time()) + 60}
-                text = bench.operation(bench.payer, "hold", arg, hold)
-                _check(*bench.ledger.submit([text]).result())
+                place()
                 mine.append(time.perf_counter() - begun)
         except BaseException as error:
             failures.append(error)
-            raise
 
     threads = [threading.Thread(target=caller, args=(mine,)) for mine in times]
     for thread in threads:
@@ -174,6 +175,30 @@ def measure_holds(bench: Bench, seconds: float) -> tuple[float, list[float]]:
     elapsed = time.perf_counter() - begun
     assert not failures, failures
     return sum(map(len, times)) / elapsed, sorted(one for mine in times for one in mine)
+
+
+def by_operation(bench: Bench, ids: Callable[[], str] = new_id) -> Callable[[], object]:
+    """Places a hold by an operation of its own, signed and handed to the ledger."""
+
+    def place() -> None:
+        hold = ids()
+        arg = {"id": hold, "payee": "payee", "tokens": 5, "exp": int(time.time()) + 60}
+        text = bench.operation(bench.payer, "hold", arg, hold)
+        _check(*bench.ledger.submit([text]).result())
+
+    return place
+
+
+def by_treasury(bench: Bench) -> Callable[[], object]:
+    """Places a hold as a payer's client does: by the treasury, which places together what is asked for at
+    once."""
+    treasury = Treasury(bench.payer, bench.ledger)
+    return lambda: run(treasury.place_hold("payee", 5, new_id()))
+
+
+def scattered_id() -> str:
+    """An id as it follows from an idempotency key: anywhere among those that are there."""
+    return secrets.token_urlsafe(16)
 
 
 def measure_fsync(directory: Path) -> float:
@@ -194,12 +219,16 @@ def measure(seconds: float = SECONDS, directory: Path | None = None) -> dict[str
         bench = Bench(Path(path))
         try:
             settled_per_s = measure_settling(bench, seconds)
-            holds_per_s, times = measure_holds(bench, seconds)
+            holds_per_s, times = measure_holds(by_treasury(bench), seconds)
+            alone_per_s, _ = measure_holds(by_operation(bench), seconds)
+            scattered_per_s, _ = measure_holds(by_operation(bench, scattered_id), seconds)
         finally:
             bench.ledger.close()
     return {
         "settled_per_s": round(settled_per_s),
         "holds_per_s": round(holds_per_s),
+        "hold_operations_per_s": round(alone_per_s),
+        "hold_operations_by_key_per_s": round(scattered_per_s),
         "synchronous": SYNCHRONOUS,
         "settlement_contracts": SETTLEMENT,
         "callers": CALLERS,
