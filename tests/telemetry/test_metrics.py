@@ -13,7 +13,7 @@ import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from support.market import PAYEE, PAYER, Market, Seller
+from support.market import PAYEE, PAYER, Market, Payer, Seller
 from support.serving import Cut, serve_wsgi
 from support.spans import watched
 from tokenmesh.decorators import priced
@@ -153,13 +153,19 @@ def test_settlement_and_ledger_are_measured(market: Market, measured: Measured) 
         assert measured.values(f"tokenmesh.ledger.{name}")[kind] > 0, name
 
 
-def test_gauges_show_what_is_open(market: Market, measured: Measured) -> None:
-    """Allowances of the payer, and what the payee has worked for and does not have."""
+def after_a_call(market: Market) -> tuple[Payer, Seller]:
+    """A payer and a payee, one paid call later."""
     seller = market.seller()
     payer = market.payer(urls={PAYEE: "http://quotes"})
     transport = httpx.WSGITransport(app=application(seller))
     with payer.client(PAYEE, transport=transport) as client:
         client.get("/ok/a")
+    return payer, seller
+
+
+def test_gauges_show_what_is_open(market: Market, measured: Measured) -> None:
+    """Allowances of the payer, and what the payee has worked for and does not have."""
+    payer, seller = after_a_call(market)
     domain = market.domain.ledger.domain[:16]
     whose = about(payee=PAYEE, domain=domain)
     (limit,) = measured.values("tokenmesh.allowance.limit").values()
@@ -186,11 +192,7 @@ def test_gauges_show_what_is_open(market: Market, measured: Measured) -> None:
 
 def test_what_is_closed_is_not_shown(market: Market, measured: Measured) -> None:
     """Whoever may still hold it."""
-    seller = market.seller()
-    payer = market.payer(urls={PAYEE: "http://quotes"})
-    transport = httpx.WSGITransport(app=application(seller))
-    with payer.client(PAYEE, transport=transport) as client:
-        client.get("/ok/a")
+    payer, seller = after_a_call(market)
     seller.settlement.step()
     kind = (("tokenmesh.ledger.kind", "embedded"),)
     limit = measured.values("tokenmesh.ledger.waiting_limit")[kind]
