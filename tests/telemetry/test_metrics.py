@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -204,6 +206,17 @@ def test_what_is_closed_is_not_shown(market: Market, measured: Measured) -> None
     assert measured.values("tokenmesh.allowance.left") == {}
     assert measured.values("tokenmesh.journal.unsettled_limit") == {}
     assert measured.values("tokenmesh.ledger.waiting_limit").get(kind, 0) < limit
+
+
+def test_a_forked_child_can_show_gauges_whatever_the_parent_was_at() -> None:
+    """A reader of the parent's may be at the gauges when it forks; a worker opens its parts all the same."""
+    with instruments._lock:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(10)
+            show_build("embedded")
+            os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_hold_is_open_as_long_as_its_call(market: Market, measured: Measured) -> None:

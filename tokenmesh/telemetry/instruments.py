@@ -216,6 +216,8 @@ _all: WeakSet[Meters] = WeakSet()
 
 
 def _after_fork() -> None:
+    global _lock  # noqa: PLW0603 - another thread may have held it when the parent forked
+    _lock = threading.Lock()
     for meters in list(_all):
         meters.forget()
 
